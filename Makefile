@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+# Thin front of the CMake presets. Every command runs inside the Debian 13 environment that scripts/root provides.
+SHELL := /bin/bash
+RUN := ./scripts/root
+JOBS ?= $(shell nproc)
+
+.PHONY: help demo test test-unit test-asan test-tsan test-integration build exec shell lint format fuzz clean
+help:
+	@sed -n 's/^## //p' Makefile
+
+## make demo              a whole network on this machine, every claim proven
+demo: build-release
+	@$(RUN) build/release/bin/sally demo
+
+## make test              every test: unit, corpora, sanitizers, integration
+test:
+	@$(RUN) scripts/test all
+
+## make test-unit | test-asan | test-tsan | test-integration    one part of it
+test-unit test-asan test-tsan test-integration:
+	@$(RUN) scripts/test $(@:test-%=%)
+
+## make build-PRESET      release, dev, asan, tsan, fuzz
+build-%:
+	@$(RUN) scripts/build $*
+
+## make lint              format, tidy of changed files, layers
+lint:
+	@$(RUN) scripts/lint
+
+format:
+	@$(RUN) scripts/format
+
+## make exec CMD='...'    a command with the built programs on PATH; make shell: a shell
+exec:
+	@$(RUN) bash -c '$(CMD)'
+shell:
+	@$(RUN) bash
+
+## make fuzz T=seconds    every fuzz target for T seconds
+fuzz:
+	@$(RUN) scripts/fuzz $(or $(T),60)
+
+clean:
+	rm -rf build

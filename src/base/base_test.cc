@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdlib>
+
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/fs.h"
+#include "base/ids.h"
+#include "base/log.h"
+#include "base/random.h"
+#include "base/text.h"
+
+namespace sally {
+namespace {
+
+TEST(Bytes, HexBothWays) {
+  EXPECT_EQ(to_hex(Bytes{0x00, 0xff, 0x1a}), "00ff1a");
+  EXPECT_EQ(from_hex("00FF1a"), (Bytes{0x00, 0xff, 0x1a}));
+  EXPECT_FALSE(from_hex("0"));
+  EXPECT_FALSE(from_hex("0g"));
+}
+
+TEST(Bytes, Base64Rfc4648Vectors) {
+  const std::pair<const char*, const char*> vectors[] = {{"", ""},         {"f", "Zg=="},         {"fo", "Zm8="},        {"foo", "Zm9v"},
+                                                         {"foob", "Zm9vYg=="}, {"fooba", "Zm9vYmE="}, {"foobar", "Zm9vYmFy"}};
+  for (const auto& [plain, coded] : vectors) {
+    EXPECT_EQ(to_base64(as_bytes(plain)), coded);
+    ASSERT_TRUE(from_base64(coded));
+    EXPECT_EQ(to_text(*from_base64(coded)), plain);
+  }
+  EXPECT_EQ(to_text(*from_base64("Zm9v\r\nYg==\n")), "foob");
+  for (const char* bad : {"Z", "Zg", "Zg=", "Zg===", "Zh==", "Zm9v=", "Z*==", "=Zg="}) EXPECT_FALSE(from_base64(bad)) << bad;
+}
+
+TEST(Bytes, Base64UrlHasNoPaddingAndNoSpareBits) {
+  EXPECT_EQ(to_base64url(Bytes{0xfb, 0xff}), "-_8");
+  EXPECT_EQ(from_base64url("-_8"), (Bytes{0xfb, 0xff}));
+  for (const char* bad : {"-_8=", "-_9", "-", "+/8", "-_ 8"}) EXPECT_FALSE(from_base64url(bad)) << bad;
+}
+
+TEST(Bytes, ReaderIsTotal) {
+  const Bytes in{1, 2, 3, 4, 5};
+  Reader r(in);
+  EXPECT_EQ(r.big(2), 0x0102U);
+  EXPECT_EQ(r.little(2), 0x0403U);
+  EXPECT_TRUE(r.ok());
+  EXPECT_EQ(r.big(4), 0U);
+  EXPECT_FALSE(r.ok());
+  EXPECT_TRUE(r.take(1).empty());
+}
+
+TEST(Bytes, ConstantTimeEqual) {
+  EXPECT_TRUE(equal_constant_time(as_bytes("abc"), as_bytes("abc")));
+  EXPECT_FALSE(equal_constant_time(as_bytes("abc"), as_bytes("abd")));
+  EXPECT_FALSE(equal_constant_time(as_bytes("abc"), as_bytes("ab")));
+}
+
+TEST(Clock, FormatAndParse) {
+  EXPECT_EQ(format_time(0), "1970-01-01T00:00:00.000Z");
+  EXPECT_EQ(format_time(1'767'261'605'250), "2026-01-01T10:00:05.250Z");
+  EXPECT_EQ(parse_time("2026-01-01T10:00:05.25Z"), 1'767'261'605'250);
+  EXPECT_EQ(parse_time("2026-01-01T12:00:05+02:00"), 1'767'261'605'000);
+  for (const char* bad : {"", "2026", "2026-13-01T00:00:00Z", "2026-02-30T00:00:00Z", "2026-01-01T10:00:05", "2026-01-01T10:00:05.Z", "2026-01-01T10:00:05Zx"}) {
+    EXPECT_FALSE(parse_time(bad)) << bad;
+  }
+}
+
+TEST(Random, SeededRepeatsAndUuidHasItsForm) {
+  SeededRandom a(7);
+  SeededRandom b(7);
+  EXPECT_EQ(a.hex(16), b.hex(16));
+  const auto u = system_random().uuid();
+  ASSERT_EQ(u.size(), 36U);
+  EXPECT_EQ(u[14], '4');
+  for (int i = 0; i < 100; ++i) EXPECT_LT(a.below(3), 3U);
+}
+
+TEST(Text, JsonQuote) {
+  EXPECT_EQ(json_quote("a\"b\\c\n"), "\"a\\\"b\\\\c\\u000a\"");
+  EXPECT_EQ(json_quote("\xc3\xa9\xff"), "\"\xc3\xa9\xef\xbf\xbd\"");
+  EXPECT_EQ(json_quote("\xed\xa0\x80").size(), 2U + 9U);  // a surrogate is three bad bytes
+}
+
+TEST(Text, Names) {
+  for (const char* good : {"a", "pump-17", "A.b_c"}) EXPECT_TRUE(valid_name(good)) << good;
+  for (const char* bad : {"", "-a", "a b", "a/b", "#a"}) EXPECT_FALSE(valid_name(bad)) << bad;
+  EXPECT_FALSE(valid_name(std::string(65, 'a')));
+}
+
+TEST(Text, HostPort) {
+  EXPECT_EQ(parse_host_port("127.0.0.1:1883")->port, 1883);
+  EXPECT_EQ(parse_host_port("[::1]:22")->host, "::1");
+  EXPECT_EQ(parse_host_port("[::1]:22")->str(), "[::1]:22");
+  EXPECT_EQ(parse_host_port("h", 1280)->port, 1280);
+  for (const char* bad : {"", ":1", "h", "h:", "h:0", "h:65536", "h:1x", "[::1", "[::1]x", "::1:22"}) EXPECT_FALSE(parse_host_port(bad)) << bad;
+}
+
+TEST(Text, ParseU64) {
+  EXPECT_EQ(parse_u64("18446744073709551615"), UINT64_MAX);
+  for (const char* bad : {"", "-1", "18446744073709551616", "1 ", "999999999999999999999"}) EXPECT_FALSE(parse_u64(bad)) << bad;
+}
+
+class FsTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    char name[] = "/tmp/sally-fs-XXXXXX";
+    ASSERT_NE(::mkdtemp(name), nullptr);
+    dir_ = name;
+  }
+  void TearDown() override { std::system(("rm -rf " + dir_).c_str()); }
+  std::string dir_;
+};
+
+TEST_F(FsTest, AtomicWriteReplacesAndKeepsTheMode) {
+  const auto path = dir_ + "/f";
+  ASSERT_TRUE(fs::write_file_atomic(path, as_bytes("one")));
+  ASSERT_TRUE(fs::write_file_atomic(path, as_bytes("two"), 0600));
+  EXPECT_EQ(fs::read_text(path).value(), "two");
+  struct stat st {};
+  ASSERT_EQ(::stat(path.c_str(), &st), 0);
+  EXPECT_EQ(st.st_mode & 0777, 0600U);
+}
+
+TEST_F(FsTest, Errors) {
+  EXPECT_TRUE(fs::read_file(dir_ + "/none").error().is(fs::Errc::kNotFound));
+  ASSERT_TRUE(fs::write_file_atomic(dir_ + "/f", as_bytes("12345")));
+  EXPECT_TRUE(fs::read_file(dir_ + "/f", 4).error().is(fs::Errc::kTooLarge));
+  EXPECT_FALSE(fs::write_file_atomic(dir_ + "/no/f", as_bytes("x")));
+  EXPECT_FALSE(fs::make_dirs(dir_ + "/f"));
+  EXPECT_TRUE(fs::make_dirs(dir_ + "/a/b/c"));
+}
+
+TEST(Log, TextJsonAndRateLimit) {
+  std::vector<std::string> lines;
+  log::set_sink([&](std::string_view l) { lines.emplace_back(l); });
+  log::info("base.hello", {{"name", "two words"}, {"n", 3}});
+  log::debug("base.unseen");
+  for (int i = 0; i < 500; ++i) log::info("base.flood");
+  log::set_json(true);
+  log::warn("base.json", {{"s", "a\"b"}, {"n", 1}});
+  log::set_json(false);
+  log::set_sink(nullptr);
+  ASSERT_GE(lines.size(), 2U);
+  EXPECT_NE(lines[0].find("info base.hello name=\"two words\" n=3"), std::string::npos);
+  EXPECT_LE(lines.size(), 2U + 100U);
+  EXPECT_NE(lines.back().find("\"level\":\"warn\",\"msg\":\"base.json\",\"s\":\"a\\\"b\",\"n\":1}"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace sally

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/fs.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "base/random.h"
+
+namespace sally::fs {
+namespace {
+
+std::unexpected<Error> errno_error(const std::string& path, const char* what) {
+  const int e = errno;
+  const Errc code = e == ENOENT                  ? Errc::kNotFound
+                    : e == EACCES || e == EPERM ? Errc::kDenied
+                    : e == EEXIST                ? Errc::kExists
+                                                 : Errc::kIo;
+  return fail(code, path + ": " + what + ": " + std::strerror(e), Source::kLocal);
+}
+
+class Fd {
+ public:
+  explicit Fd(int fd) : fd_(fd) {}
+  ~Fd() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  Fd(const Fd&) = delete;
+  Fd& operator=(const Fd&) = delete;
+  [[nodiscard]] int get() const { return fd_; }
+  int close() { return ::close(std::exchange(fd_, -1)); }
+
+ private:
+  int fd_;
+};
+
+}  // namespace
+
+std::string_view error_name(Errc e) {
+  switch (e) {
+    case Errc::kNotFound: return "fs.not_found";
+    case Errc::kDenied: return "fs.denied";
+    case Errc::kTooLarge: return "fs.too_large";
+    case Errc::kIo: return "fs.io";
+    case Errc::kExists: return "fs.exists";
+  }
+  return "fs.unknown";
+}
+
+Result<Bytes> read_file(const std::string& path, std::size_t max) {
+  const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (fd.get() < 0) return errno_error(path, "open");
+  Bytes out;
+  std::uint8_t buffer[16384];
+  for (;;) {
+    const auto n = ::read(fd.get(), buffer, sizeof buffer);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return errno_error(path, "read");
+    if (n == 0) return out;
+    append(out, ByteView(buffer, static_cast<std::size_t>(n)));
+    if (out.size() > max) return fail(Errc::kTooLarge, path + ": over " + std::to_string(max) + " bytes", Source::kLocal);
+  }
+}
+
+Result<std::string> read_text(const std::string& path, std::size_t max) {
+  TRY_ASSIGN(const auto raw, read_file(path, max));
+  return to_text(raw);
+}
+
+Status write_file_atomic(const std::string& path, ByteView content, unsigned mode) {
+  const auto slash = path.rfind('/');
+  const std::string dir = slash == std::string::npos ? "." : path.substr(0, std::max<std::size_t>(slash, 1));
+  const std::string temp = path + ".new-" + system_random().hex(6);
+  {
+    Fd fd(::open(temp.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode));
+    if (fd.get() < 0) return errno_error(temp, "create");
+    const auto give_up = [&](const char* what) {
+      auto e = errno_error(temp, what);
+      ::unlink(temp.c_str());
+      return e;
+    };
+    while (!content.empty()) {
+      const auto n = ::write(fd.get(), content.data(), content.size());
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return give_up("write");
+      content = content.subspan(static_cast<std::size_t>(n));
+    }
+    if (::fchmod(fd.get(), mode) != 0) return give_up("chmod");
+    if (::fsync(fd.get()) != 0) return give_up("sync");
+    if (fd.close() != 0) return give_up("close");
+    if (::rename(temp.c_str(), path.c_str()) != 0) return give_up("rename");
+  }
+  const Fd folder(::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (folder.get() < 0 || ::fsync(folder.get()) != 0) return errno_error(dir, "sync");
+  return {};
+}
+
+Status make_dirs(const std::string& path, unsigned mode) {
+  for (std::size_t at = path.find('/', 1);; at = path.find('/', at + 1)) {
+    const std::string part = path.substr(0, at);
+    const bool last = at == std::string::npos;
+    if (!part.empty() && ::mkdir(part.c_str(), last ? mode : 0755) != 0 && errno != EEXIST) return errno_error(part, "mkdir");
+    if (last) break;
+  }
+  struct stat st {};
+  if (::stat(path.c_str(), &st) != 0) return errno_error(path, "stat");
+  if (!S_ISDIR(st.st_mode)) return fail(Errc::kExists, path + ": not a folder", Source::kLocal);
+  return {};
+}
+
+bool exists(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
+
+Status remove_file(const std::string& path) {
+  if (::unlink(path.c_str()) != 0 && errno != ENOENT) return errno_error(path, "remove");
+  return {};
+}
+
+}  // namespace sally::fs

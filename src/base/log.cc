@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/log.h"
+
+#include <unistd.h>
+
+#include <mutex>
+#include <unordered_map>
+
+#include "base/clock.h"
+#include "base/text.h"
+
+namespace sally::log {
+namespace {
+
+constexpr int kLinesPerSecond = 50;
+constexpr std::size_t kMaxSites = 4096;
+
+struct Site {
+  std::int64_t second = 0;
+  int lines = 0;
+  std::uint64_t suppressed = 0;
+};
+
+struct State {
+  std::mutex mutex;
+  Level level = Level::kInfo;
+  bool json = false;
+  std::function<void(std::string_view)> sink;
+  std::unordered_map<std::string, Site> sites;
+};
+
+State& state() {
+  static auto* s = new State;  // outlives every thread that logs at exit
+  return *s;
+}
+
+constexpr std::string_view kNames[] = {"debug", "info", "warn", "error"};
+
+bool plain(std::string_view v) {
+  if (v.empty()) return false;
+  for (const char c : v) {
+    if (c <= ' ' || c == '"' || c == '=' || c == '\\' || c == 0x7f) return false;
+  }
+  return printable_utf8(v);
+}
+
+}  // namespace
+
+void set_level(Level level) { state().level = level; }
+bool set_level(std::string_view name) {
+  for (std::size_t i = 0; i < std::size(kNames); ++i) {
+    if (kNames[i] == name) {
+      set_level(static_cast<Level>(i));
+      return true;
+    }
+  }
+  return false;
+}
+void set_json(bool json) { state().json = json; }
+void set_sink(std::function<void(std::string_view)> sink) {
+  const std::lock_guard lock(state().mutex);
+  state().sink = std::move(sink);
+}
+
+void write(Level level, std::string_view message, std::initializer_list<Field> fields) {
+  State& s = state();
+  if (level < s.level) return;
+  const std::int64_t now = system_clock().unix_ms();
+  const std::lock_guard lock(s.mutex);
+  if (s.sites.size() > kMaxSites) s.sites.clear();
+  Site& site = s.sites[std::string(message)];
+  if (site.second != now / 1000) {
+    site.second = now / 1000;
+    site.lines = 0;
+  }
+  if (++site.lines > kLinesPerSecond) {
+    ++site.suppressed;
+    return;
+  }
+  const auto name = kNames[static_cast<std::size_t>(level)];
+  std::string line;
+  if (s.json) {
+    line = "{\"time\":" + json_quote(format_time(now)) + ",\"level\":" + json_quote(name) + ",\"msg\":" + json_quote(message);
+    for (const auto& f : fields) {
+      line += ',' + json_quote(f.name) + ':' + (f.number ? f.value : json_quote(f.value));
+    }
+    if (site.suppressed != 0) line += ",\"suppressed\":" + std::to_string(site.suppressed);
+    line += '}';
+  } else {
+    line = format_time(now) + ' ' + std::string(name) + ' ' + std::string(message);
+    for (const auto& f : fields) {
+      line += ' ' + std::string(f.name) + '=' + (f.number || plain(f.value) ? f.value : json_quote(f.value));
+    }
+    if (site.suppressed != 0) line += " suppressed=" + std::to_string(site.suppressed);
+  }
+  site.suppressed = 0;
+  if (s.sink) {
+    s.sink(line);
+    return;
+  }
+  line += '\n';
+  [[maybe_unused]] const auto n = ::write(STDERR_FILENO, line.data(), line.size());
+}
+
+}  // namespace sally::log
