@@ -24,21 +24,28 @@ TEST(Bytes, HexBothWays) {
 }
 
 TEST(Bytes, Base64Rfc4648Vectors) {
-  const std::pair<const char*, const char*> vectors[] = {{"", ""},         {"f", "Zg=="},         {"fo", "Zm8="},        {"foo", "Zm9v"},
-                                                         {"foob", "Zm9vYg=="}, {"fooba", "Zm9vYmE="}, {"foobar", "Zm9vYmFy"}};
+  const std::pair<const char*, const char*> vectors[] = {{"", ""},
+                                                         {"f", "Zg=="},
+                                                         {"fo", "Zm8="},
+                                                         {"foo", "Zm9v"},
+                                                         {"foob", "Zm9vYg=="},
+                                                         {"fooba", "Zm9vYmE="},
+                                                         {"foobar", "Zm9vYmFy"}};
   for (const auto& [plain, coded] : vectors) {
     EXPECT_EQ(to_base64(as_bytes(plain)), coded);
     ASSERT_TRUE(from_base64(coded));
     EXPECT_EQ(to_text(*from_base64(coded)), plain);
   }
   EXPECT_EQ(to_text(*from_base64("Zm9v\r\nYg==\n")), "foob");
-  for (const char* bad : {"Z", "Zg", "Zg=", "Zg===", "Zh==", "Zm9v=", "Z*==", "=Zg="}) EXPECT_FALSE(from_base64(bad)) << bad;
+  for (const char* bad : {"Z", "Zg", "Zg=", "Zg===", "Zh==", "Zm9v=", "Z*==", "=Zg="})
+    EXPECT_FALSE(from_base64(bad)) << bad;
 }
 
 TEST(Bytes, Base64UrlHasNoPaddingAndNoSpareBits) {
   EXPECT_EQ(to_base64url(Bytes{0xfb, 0xff}), "-_8");
   EXPECT_EQ(from_base64url("-_8"), (Bytes{0xfb, 0xff}));
-  for (const char* bad : {"-_8=", "-_9", "-", "+/8", "-_ 8"}) EXPECT_FALSE(from_base64url(bad)) << bad;
+  for (const char* bad : {"-_8=", "-_9", "-", "+/8", "-_ 8"})
+    EXPECT_FALSE(from_base64url(bad)) << bad;
 }
 
 TEST(Bytes, ReaderIsTotal) {
@@ -63,7 +70,9 @@ TEST(Clock, FormatAndParse) {
   EXPECT_EQ(format_time(1'767'261'605'250), "2026-01-01T10:00:05.250Z");
   EXPECT_EQ(parse_time("2026-01-01T10:00:05.25Z"), 1'767'261'605'250);
   EXPECT_EQ(parse_time("2026-01-01T12:00:05+02:00"), 1'767'261'605'000);
-  for (const char* bad : {"", "2026", "2026-13-01T00:00:00Z", "2026-02-30T00:00:00Z", "2026-01-01T10:00:05", "2026-01-01T10:00:05.Z", "2026-01-01T10:00:05Zx"}) {
+  for (const char* bad :
+       {"", "2026", "2026-13-01T00:00:00Z", "2026-02-30T00:00:00Z", "2026-01-01T10:00:05",
+        "2026-01-01T10:00:05.Z", "2026-01-01T10:00:05Zx"}) {
     EXPECT_FALSE(parse_time(bad)) << bad;
   }
 }
@@ -95,12 +104,15 @@ TEST(Text, HostPort) {
   EXPECT_EQ(parse_host_port("[::1]:22")->host, "::1");
   EXPECT_EQ(parse_host_port("[::1]:22")->str(), "[::1]:22");
   EXPECT_EQ(parse_host_port("h", 1280)->port, 1280);
-  for (const char* bad : {"", ":1", "h", "h:", "h:0", "h:65536", "h:1x", "[::1", "[::1]x", "::1:22"}) EXPECT_FALSE(parse_host_port(bad)) << bad;
+  for (const char* bad :
+       {"", ":1", "h", "h:", "h:0", "h:65536", "h:1x", "[::1", "[::1]x", "::1:22"})
+    EXPECT_FALSE(parse_host_port(bad)) << bad;
 }
 
 TEST(Text, ParseU64) {
   EXPECT_EQ(parse_u64("18446744073709551615"), UINT64_MAX);
-  for (const char* bad : {"", "-1", "18446744073709551616", "1 ", "999999999999999999999"}) EXPECT_FALSE(parse_u64(bad)) << bad;
+  for (const char* bad : {"", "-1", "18446744073709551616", "1 ", "999999999999999999999"})
+    EXPECT_FALSE(parse_u64(bad)) << bad;
 }
 
 class FsTest : public ::testing::Test {
@@ -119,7 +131,7 @@ TEST_F(FsTest, AtomicWriteReplacesAndKeepsTheMode) {
   ASSERT_TRUE(fs::write_file_atomic(path, as_bytes("one")));
   ASSERT_TRUE(fs::write_file_atomic(path, as_bytes("two"), 0600));
   EXPECT_EQ(fs::read_text(path).value(), "two");
-  struct stat st {};
+  struct stat st{};
   ASSERT_EQ(::stat(path.c_str(), &st), 0);
   EXPECT_EQ(st.st_mode & 0777, 0600U);
 }
@@ -146,7 +158,8 @@ TEST(Log, TextJsonAndRateLimit) {
   ASSERT_GE(lines.size(), 2U);
   EXPECT_NE(lines[0].find("info base.hello name=\"two words\" n=3"), std::string::npos);
   EXPECT_LE(lines.size(), 2U + 100U);
-  EXPECT_NE(lines.back().find("\"level\":\"warn\",\"msg\":\"base.json\",\"s\":\"a\\\"b\",\"n\":1}"), std::string::npos);
+  EXPECT_NE(lines.back().find("\"level\":\"warn\",\"msg\":\"base.json\",\"s\":\"a\\\"b\",\"n\":1}"),
+            std::string::npos);
 }
 
 }  // namespace

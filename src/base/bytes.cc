@@ -6,8 +6,10 @@
 namespace sally {
 namespace {
 
-constexpr std::string_view kStd = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-constexpr std::string_view kUrl = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+constexpr std::string_view kStd =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+constexpr std::string_view kUrl =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 std::string encode64(ByteView in, std::string_view alphabet, bool pad) {
   std::string out;
@@ -69,10 +71,18 @@ ByteView as_bytes(std::string_view text) {
 std::string_view as_text(ByteView bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
-Bytes to_bytes(std::string_view text) { return to_bytes(as_bytes(text)); }
-std::string to_text(ByteView bytes) { return std::string(as_text(bytes)); }
-Bytes to_bytes(ByteView view) { return {view.begin(), view.end()}; }
-void append(Bytes& to, ByteView more) { to.insert(to.end(), more.begin(), more.end()); }
+Bytes to_bytes(std::string_view text) {
+  return to_bytes(as_bytes(text));
+}
+std::string to_text(ByteView bytes) {
+  return std::string(as_text(bytes));
+}
+Bytes to_bytes(ByteView view) {
+  return {view.begin(), view.end()};
+}
+void append(Bytes& to, ByteView more) {
+  to.insert(to.end(), more.begin(), more.end());
+}
 
 std::string to_hex(ByteView bytes) {
   constexpr std::string_view digits = "0123456789abcdef";
@@ -97,8 +107,12 @@ std::optional<Bytes> from_hex(std::string_view text) {
   return out;
 }
 
-std::string to_base64(ByteView bytes) { return encode64(bytes, kStd, true); }
-std::string to_base64url(ByteView bytes) { return encode64(bytes, kUrl, false); }
+std::string to_base64(ByteView bytes) {
+  return encode64(bytes, kStd, true);
+}
+std::string to_base64url(ByteView bytes) {
+  return encode64(bytes, kUrl, false);
+}
 
 std::optional<Bytes> from_base64(std::string_view text) {
   static constexpr auto kTable = table(kStd);

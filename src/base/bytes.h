@@ -27,7 +27,8 @@ void append(Bytes& to, ByteView more);
 std::string to_hex(ByteView bytes);
 std::optional<Bytes> from_hex(std::string_view text);
 
-/// RFC 4648 base64 with padding on one line; the decoder skips white space and wants correct padding.
+/// RFC 4648 base64 with padding on one line; the decoder skips white space and wants correct
+/// padding.
 std::string to_base64(ByteView bytes);
 std::optional<Bytes> from_base64(std::string_view text);
 /// RFC 4648 section 5 without padding; the decoder accepts neither padding nor white space.

@@ -5,10 +5,10 @@
 #include <cstdlib>
 
 // For what cannot be, given our own code. Never on what a peer or a file sent.
-#define SALLY_CHECK(cond)                                                             \
-  do {                                                                                \
-    if (!(cond)) [[unlikely]] {                                                       \
+#define SALLY_CHECK(cond)                                                           \
+  do {                                                                              \
+    if (!(cond)) [[unlikely]] {                                                     \
       std::fprintf(stderr, "%s:%d: check failed: %s\n", __FILE__, __LINE__, #cond); \
-      std::abort();                                                                   \
-    }                                                                                 \
+      std::abort();                                                                 \
+    }                                                                               \
   } while (false)

@@ -50,10 +50,11 @@ std::string format_time(std::int64_t unix_ms) {
   const year_month_day date{day};
   const hh_mm_ss time{t - day};
   char out[40];
-  std::snprintf(out, sizeof out, "%04d-%02u-%02uT%02d:%02d:%02d.%03dZ", static_cast<int>(date.year()),
-                static_cast<unsigned>(date.month()), static_cast<unsigned>(date.day()),
-                static_cast<int>(time.hours().count()), static_cast<int>(time.minutes().count()),
-                static_cast<int>(time.seconds().count()), static_cast<int>(time.subseconds().count()));
+  std::snprintf(out, sizeof out, "%04d-%02u-%02uT%02d:%02d:%02d.%03dZ",
+                static_cast<int>(date.year()), static_cast<unsigned>(date.month()),
+                static_cast<unsigned>(date.day()), static_cast<int>(time.hours().count()),
+                static_cast<int>(time.minutes().count()), static_cast<int>(time.seconds().count()),
+                static_cast<int>(time.subseconds().count()));
   return out;
 }
 
@@ -92,9 +93,11 @@ std::optional<std::int64_t> parse_time(std::string_view in) {
     if (!om || *oh > 23 || *om > 59) return std::nullopt;
     offset_min = sign * (*oh * 60 + *om);
   }
-  const year_month_day date{year(*y), month(static_cast<unsigned>(*mo)), day(static_cast<unsigned>(*d))};
+  const year_month_day date{year(*y), month(static_cast<unsigned>(*mo)),
+                            day(static_cast<unsigned>(*d))};
   if (!in.empty() || !date.ok() || *h > 23 || *mi > 59 || *s > 60) return std::nullopt;
-  const std::int64_t seconds = sys_days(date).time_since_epoch().count() * 86'400LL + *h * 3600 + *mi * 60 + *s;
+  const std::int64_t seconds =
+      sys_days(date).time_since_epoch().count() * 86'400LL + *h * 3600 + *mi * 60 + *s;
   return (seconds - offset_min * 60) * 1000 + ms;
 }
 

@@ -12,8 +12,9 @@ namespace sally {
 /// Who is to blame for an error; decides the log level and whether a retry makes sense.
 enum class Source : std::uint8_t { kPeer, kLocal, kConfig, kInternal };
 
-/// What went wrong. `code` is stable text such as "crypto.expired": one enum per folder names its codes, and an
-/// `error_name(E)` beside the enum, found by argument-dependent lookup, maps it to static text.
+/// What went wrong. `code` is stable text such as "crypto.expired": one enum per folder names its
+/// codes, and an `error_name(E)` beside the enum, found by argument-dependent lookup, maps it to
+/// static text.
 class [[nodiscard]] Error {
  public:
   template <typename E>
@@ -56,26 +57,28 @@ using Status = Result<void>;
 
 /// Shorthand: `return fail(Errc::kX, "context")`.
 template <typename E>
-[[nodiscard]] std::unexpected<Error> fail(E e, std::string context = {}, Source source = Source::kPeer,
-                                          bool retry = false) {
+[[nodiscard]] std::unexpected<Error> fail(E e, std::string context = {},
+                                          Source source = Source::kPeer, bool retry = false) {
   return std::unexpected(Error(e, std::move(context), source, retry));
 }
-[[nodiscard]] inline std::unexpected<Error> fail(Error e) { return std::unexpected(std::move(e)); }
+[[nodiscard]] inline std::unexpected<Error> fail(Error e) {
+  return std::unexpected(std::move(e));
+}
 
 }  // namespace sally
 
 #define SALLY_CONCAT_(a, b) a##b
 #define SALLY_CONCAT(a, b) SALLY_CONCAT_(a, b)
 /// Returns the error of `expr`, if it has one.
-#define TRY(expr)                                                   \
-  do {                                                              \
-    if (auto try_result_ = (expr); !try_result_) [[unlikely]]       \
-      return std::unexpected(std::move(try_result_).error());       \
+#define TRY(expr)                                             \
+  do {                                                        \
+    if (auto try_result_ = (expr); !try_result_) [[unlikely]] \
+      return std::unexpected(std::move(try_result_).error()); \
   } while (false)
 /// TRY_ASSIGN(auto x, expr): x is the value of `expr`, or its error is returned.
 #define TRY_ASSIGN(lhs, expr) TRY_ASSIGN_(SALLY_CONCAT(try_result_, __LINE__), lhs, expr)
-#define TRY_ASSIGN_(tmp, lhs, expr)                                             \
-  auto tmp = (expr);                                                            \
-  if (!tmp) [[unlikely]]                                                        \
-    return std::unexpected(std::move(tmp).error());                             \
+#define TRY_ASSIGN_(tmp, lhs, expr)                 \
+  auto tmp = (expr);                                \
+  if (!tmp) [[unlikely]]                            \
+    return std::unexpected(std::move(tmp).error()); \
   lhs = std::move(*tmp)

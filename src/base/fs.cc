@@ -16,10 +16,10 @@ namespace {
 
 std::unexpected<Error> errno_error(const std::string& path, const char* what) {
   const int e = errno;
-  const Errc code = e == ENOENT                  ? Errc::kNotFound
+  const Errc code = e == ENOENT                 ? Errc::kNotFound
                     : e == EACCES || e == EPERM ? Errc::kDenied
-                    : e == EEXIST                ? Errc::kExists
-                                                 : Errc::kIo;
+                    : e == EEXIST               ? Errc::kExists
+                                                : Errc::kIo;
   return fail(code, path + ": " + what + ": " + std::strerror(e), Source::kLocal);
 }
 
@@ -42,11 +42,16 @@ class Fd {
 
 std::string_view error_name(Errc e) {
   switch (e) {
-    case Errc::kNotFound: return "fs.not_found";
-    case Errc::kDenied: return "fs.denied";
-    case Errc::kTooLarge: return "fs.too_large";
-    case Errc::kIo: return "fs.io";
-    case Errc::kExists: return "fs.exists";
+    case Errc::kNotFound:
+      return "fs.not_found";
+    case Errc::kDenied:
+      return "fs.denied";
+    case Errc::kTooLarge:
+      return "fs.too_large";
+    case Errc::kIo:
+      return "fs.io";
+    case Errc::kExists:
+      return "fs.exists";
   }
   return "fs.unknown";
 }
@@ -62,7 +67,9 @@ Result<Bytes> read_file(const std::string& path, std::size_t max) {
     if (n < 0) return errno_error(path, "read");
     if (n == 0) return out;
     append(out, ByteView(buffer, static_cast<std::size_t>(n)));
-    if (out.size() > max) return fail(Errc::kTooLarge, path + ": over " + std::to_string(max) + " bytes", Source::kLocal);
+    if (out.size() > max)
+      return fail(Errc::kTooLarge, path + ": over " + std::to_string(max) + " bytes",
+                  Source::kLocal);
   }
 }
 
@@ -73,7 +80,8 @@ Result<std::string> read_text(const std::string& path, std::size_t max) {
 
 Status write_file_atomic(const std::string& path, ByteView content, unsigned mode) {
   const auto slash = path.rfind('/');
-  const std::string dir = slash == std::string::npos ? "." : path.substr(0, std::max<std::size_t>(slash, 1));
+  const std::string dir =
+      slash == std::string::npos ? "." : path.substr(0, std::max<std::size_t>(slash, 1));
   const std::string temp = path + ".new-" + system_random().hex(6);
   {
     Fd fd(::open(temp.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode));
@@ -103,16 +111,19 @@ Status make_dirs(const std::string& path, unsigned mode) {
   for (std::size_t at = path.find('/', 1);; at = path.find('/', at + 1)) {
     const std::string part = path.substr(0, at);
     const bool last = at == std::string::npos;
-    if (!part.empty() && ::mkdir(part.c_str(), last ? mode : 0755) != 0 && errno != EEXIST) return errno_error(part, "mkdir");
+    if (!part.empty() && ::mkdir(part.c_str(), last ? mode : 0755) != 0 && errno != EEXIST)
+      return errno_error(part, "mkdir");
     if (last) break;
   }
-  struct stat st {};
+  struct stat st{};
   if (::stat(path.c_str(), &st) != 0) return errno_error(path, "stat");
   if (!S_ISDIR(st.st_mode)) return fail(Errc::kExists, path + ": not a folder", Source::kLocal);
   return {};
 }
 
-bool exists(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
+bool exists(const std::string& path) {
+  return ::access(path.c_str(), F_OK) == 0;
+}
 
 Status remove_file(const std::string& path) {
   if (::unlink(path.c_str()) != 0 && errno != ENOENT) return errno_error(path, "remove");

@@ -15,7 +15,8 @@ std::string_view error_name(Errc e);
 /// The whole file; kTooLarge past `max` bytes.
 Result<Bytes> read_file(const std::string& path, std::size_t max = 1 << 20);
 Result<std::string> read_text(const std::string& path, std::size_t max = 1 << 20);
-/// Writes beside, syncs, renames, syncs the folder: after a crash the old or the new content is there, never a mix.
+/// Writes beside, syncs, renames, syncs the folder: after a crash the old or the new content is
+/// there, never a mix.
 Status write_file_atomic(const std::string& path, ByteView content, unsigned mode = 0600);
 /// Makes the folder and its parents; mode applies to the last one.
 Status make_dirs(const std::string& path, unsigned mode = 0700);

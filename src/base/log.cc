@@ -46,7 +46,9 @@ bool plain(std::string_view v) {
 
 }  // namespace
 
-void set_level(Level level) { state().level = level; }
+void set_level(Level level) {
+  state().level = level;
+}
 bool set_level(std::string_view name) {
   for (std::size_t i = 0; i < std::size(kNames); ++i) {
     if (kNames[i] == name) {
@@ -56,7 +58,9 @@ bool set_level(std::string_view name) {
   }
   return false;
 }
-void set_json(bool json) { state().json = json; }
+void set_json(bool json) {
+  state().json = json;
+}
 void set_sink(std::function<void(std::string_view)> sink) {
   const std::lock_guard lock(state().mutex);
   state().sink = std::move(sink);
@@ -80,7 +84,8 @@ void write(Level level, std::string_view message, std::initializer_list<Field> f
   const auto name = kNames[static_cast<std::size_t>(level)];
   std::string line;
   if (s.json) {
-    line = "{\"time\":" + json_quote(format_time(now)) + ",\"level\":" + json_quote(name) + ",\"msg\":" + json_quote(message);
+    line = "{\"time\":" + json_quote(format_time(now)) + ",\"level\":" + json_quote(name) +
+           ",\"msg\":" + json_quote(message);
     for (const auto& f : fields) {
       line += ',' + json_quote(f.name) + ':' + (f.number ? f.value : json_quote(f.value));
     }
@@ -89,7 +94,8 @@ void write(Level level, std::string_view message, std::initializer_list<Field> f
   } else {
     line = format_time(now) + ' ' + std::string(name) + ' ' + std::string(message);
     for (const auto& f : fields) {
-      line += ' ' + std::string(f.name) + '=' + (f.number || plain(f.value) ? f.value : json_quote(f.value));
+      line += ' ' + std::string(f.name) + '=' +
+              (f.number || plain(f.value) ? f.value : json_quote(f.value));
     }
     if (site.suppressed != 0) line += " suppressed=" + std::to_string(site.suppressed);
   }

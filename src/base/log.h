@@ -24,16 +24,25 @@ struct Field {
   Field(std::string_view n, std::string_view v) : name(n), value(v) {}
   Field(std::string_view n, const char* v) : name(n), value(v) {}
   Field(std::string_view n, const std::string& v) : name(n), value(v) {}
-  Field(std::string_view n, std::integral auto v) : name(n), value(std::to_string(v)), number(true) {}
+  Field(std::string_view n, std::integral auto v)
+      : name(n), value(std::to_string(v)), number(true) {}
 };
 
-/// Constant `message`, facts in `fields`. Any thread. At most 50 lines per second and message; what is dropped is counted in
-/// the next line of that message as "suppressed".
+/// Constant `message`, facts in `fields`. Any thread. At most 50 lines per second and message; what
+/// is dropped is counted in the next line of that message as "suppressed".
 void write(Level level, std::string_view message, std::initializer_list<Field> fields = {});
-inline void debug(std::string_view m, std::initializer_list<Field> f = {}) { write(Level::kDebug, m, f); }
-inline void info(std::string_view m, std::initializer_list<Field> f = {}) { write(Level::kInfo, m, f); }
-inline void warn(std::string_view m, std::initializer_list<Field> f = {}) { write(Level::kWarn, m, f); }
-inline void error(std::string_view m, std::initializer_list<Field> f = {}) { write(Level::kError, m, f); }
+inline void debug(std::string_view m, std::initializer_list<Field> f = {}) {
+  write(Level::kDebug, m, f);
+}
+inline void info(std::string_view m, std::initializer_list<Field> f = {}) {
+  write(Level::kInfo, m, f);
+}
+inline void warn(std::string_view m, std::initializer_list<Field> f = {}) {
+  write(Level::kWarn, m, f);
+}
+inline void error(std::string_view m, std::initializer_list<Field> f = {}) {
+  write(Level::kError, m, f);
+}
 
 /// Process-wide settings, before the first thread starts. Default: info, text, standard error.
 void set_level(Level level);

@@ -12,7 +12,10 @@ std::size_t utf8_length(std::string_view in) {
   const auto at = [&](std::size_t i) { return static_cast<unsigned char>(in[i]); };
   const unsigned char c = at(0);
   if (c < 0x80) return 1;
-  const std::size_t n = c >= 0xc2 && c <= 0xdf ? 2 : (c & 0xf0) == 0xe0 ? 3 : c >= 0xf0 && c <= 0xf4 ? 4 : 0;
+  const std::size_t n = c >= 0xc2 && c <= 0xdf   ? 2
+                        : (c & 0xf0) == 0xe0     ? 3
+                        : c >= 0xf0 && c <= 0xf4 ? 4
+                                                 : 0;
   if (n == 0 || in.size() < n) return 0;
   for (std::size_t i = 1; i < n; ++i) {
     if ((at(i) & 0xc0) != 0x80) return 0;
@@ -92,7 +95,9 @@ std::string json_quote(std::string_view text) {
 bool printable_utf8(std::string_view text) {
   while (!text.empty()) {
     const std::size_t n = utf8_length(text);
-    if (n == 0 || (n == 1 && (static_cast<unsigned char>(text.front()) < 0x20 || text.front() == 0x7f))) return false;
+    if (n == 0 ||
+        (n == 1 && (static_cast<unsigned char>(text.front()) < 0x20 || text.front() == 0x7f)))
+      return false;
     text.remove_prefix(n);
   }
   return true;
@@ -100,7 +105,8 @@ bool printable_utf8(std::string_view text) {
 
 bool valid_name(std::string_view text) {
   return !text.empty() && text.size() <= 64 && alnum(text.front()) &&
-         std::ranges::all_of(text, [](char c) { return alnum(c) || c == '.' || c == '_' || c == '-'; });
+         std::ranges::all_of(text,
+                             [](char c) { return alnum(c) || c == '.' || c == '_' || c == '-'; });
 }
 
 std::string HostPort::str() const {

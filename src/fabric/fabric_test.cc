@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <deque>
+#include <vector>
+
+#include "base/random.h"
+#include "fabric/end.h"
+#include "fabric/hop.h"
+#include "fabric/labels.h"
+#include "fabric/scheduler.h"
+
+namespace sally::fabric {
+namespace {
+
+Bytes record(std::size_t size, std::uint8_t fill = 1) {
+  return Bytes(size, fill);
+}
+
+TEST(SendWindow, StopsAtCreditAndAtTheRetainBudget) {
+  SendWindow w;
+  while (w.has_room()) w.push(record(16000));
+  EXPECT_GE(w.retained(), kRetain);
+  EXPECT_LT(w.retained(), kRetain + 16000);
+  std::uint64_t sent = 0;
+  while (auto p = w.next()) sent += p->payload.size();
+  EXPECT_EQ(sent, 64000U);
+  w.on_credit(32000);  // lower than before: nothing changes
+  EXPECT_FALSE(w.sendable());
+  w.on_credit(96000);
+  while (auto p = w.next()) sent += p->payload.size();
+  EXPECT_EQ(sent, 96000U);
+  ASSERT_TRUE(w.on_ack(50000));
+  EXPECT_TRUE(w.has_room());
+  EXPECT_TRUE(w.on_ack(96001).error().is(Errc::kBadAck));
+}
+
+TEST(SendWindow, FinIsAcknowledgedLikeOneByte) {
+  SendWindow w;
+  w.push(record(10));
+  w.push_fin();
+  EXPECT_FALSE(w.has_room());
+  EXPECT_FALSE(w.next()->fin);
+  const auto fin = w.next();
+  ASSERT_TRUE(fin && fin->fin);
+  EXPECT_EQ(fin->offset, 10U);
+  EXPECT_FALSE(w.next());
+  ASSERT_TRUE(w.on_ack(10));
+  EXPECT_FALSE(w.fin_acked());
+  ASSERT_TRUE(w.on_ack(11));
+  EXPECT_TRUE(w.fin_acked());
+  EXPECT_FALSE(w.on_ack(12));
+}
+
+TEST(SendWindow, FinCannotBeAcknowledgedBeforeItIsSent) {
+  SendWindow w;
+  w.push(record(10));
+  w.push_fin();
+  (void)w.next();
+  EXPECT_TRUE(w.on_ack(11).error().is(Errc::kBadAck));
+}
+
+TEST(SendWindow, RestartSendsTheSameBytesAgain) {
+  SendWindow w;
+  for (std::uint8_t i = 0; i < 6; ++i) w.push(record(100, i));
+  w.push_fin();
+  while (w.next()) {
+  }
+  ASSERT_TRUE(w.on_ack(150));
+  ASSERT_TRUE(w.restart(250));
+  Bytes again;
+  bool fin = false;
+  while (auto p = w.next()) {
+    if (!p->fin) {
+      EXPECT_EQ(p->offset, 250 + again.size());
+    }
+    append(again, p->payload);
+    fin = p->fin;
+  }
+  EXPECT_TRUE(fin);
+  ASSERT_EQ(again.size(), 350U);
+  EXPECT_EQ(again[0], 2);
+  EXPECT_EQ(again[50], 3);
+  EXPECT_FALSE(w.restart(99));
+  EXPECT_FALSE(w.restart(601));
+}
+
+TEST(RecvWindow, DuplicatesGapsAndCredit) {
+  RecvWindow w;
+  EXPECT_EQ(w.take_credit(), kWindow);
+  EXPECT_FALSE(w.take_credit());
+  EXPECT_EQ(w.on_data(0, record(100))->size(), 100U);
+  EXPECT_EQ(w.on_data(50, record(100))->size(), 50U);
+  EXPECT_EQ(w.on_data(0, record(150))->size(), 0U);
+  EXPECT_TRUE(w.on_data(151, record(1)).error().is(Errc::kGap));
+  EXPECT_TRUE(w.on_data(150, record(kWindow)).error().is(Errc::kBeyondCredit));
+  EXPECT_FALSE(w.take_ack(false));
+  EXPECT_EQ(w.take_ack(true), 150U);
+  EXPECT_FALSE(w.take_ack(true));
+  EXPECT_TRUE(w.on_fin(149).error().is(Errc::kBadFin));
+  ASSERT_TRUE(w.on_fin(150));
+  EXPECT_TRUE(w.on_data(150, record(1)).error().is(Errc::kAfterFin));
+  EXPECT_EQ(w.take_ack(false), 151U);
+}
+
+ChunkPtr chunk(ChunkPool& pool, std::size_t size) {
+  return pool.copy_of(record(size));
+}
+
+TEST(HopDirection, OneByteFramesCannotPinMemory) {
+  ChunkPool pool;
+  HopDirection hop;
+  ASSERT_EQ(hop.take_credit(), kWindow);
+  for (std::uint64_t i = 0; i < 60000; ++i) {
+    auto c = chunk(pool, 1);
+    ASSERT_TRUE(hop.on_data(i, c, pool));
+  }
+  EXPECT_LE(hop.queued_chunks(), 4U);
+  EXPECT_EQ(pool.in_use(), hop.queued_chunks());
+}
+
+TEST(HopDirection, LargePayloadsAreNotCopied) {
+  ChunkPool pool;
+  HopDirection hop;
+  auto c = chunk(pool, kMaxPayload);
+  const auto* where = c->data;
+  ASSERT_TRUE(hop.on_data(0, c, pool));
+  EXPECT_EQ(c, nullptr);
+  EXPECT_EQ(hop.next()->chunk->data, where);
+}
+
+TEST(HopDirection, RefusesWhatTheUpstreamMayNotSend) {
+  ChunkPool pool;
+  HopDirection hop;
+  auto c = chunk(pool, 10);
+  EXPECT_TRUE(hop.on_data(1, c, pool).error().is(Errc::kGap));
+  for (std::uint64_t at = 0; at + 16000 <= kInitialCredit; at += 16000) {
+    auto d = chunk(pool, 16000);
+    ASSERT_TRUE(hop.on_data(at, d, pool));
+  }
+  auto d = chunk(pool, 16000);
+  EXPECT_TRUE(hop.on_data(64000, d, pool).error().is(Errc::kBeyondCredit));
+  EXPECT_TRUE(hop.on_fin(1).error().is(Errc::kBadFin));
+  ASSERT_TRUE(hop.on_fin(64000));
+  EXPECT_TRUE(hop.on_data(64000, c, pool).error().is(Errc::kAfterFin));
+}
+
+TEST(LabelTable, CapReuseAndUnknown) {
+  LabelTable<int> table(2);
+  int a = 0;
+  int b = 0;
+  EXPECT_EQ(table.allocate(&a), 1U);
+  EXPECT_EQ(table.allocate(&b), 2U);
+  EXPECT_EQ(table.allocate(&b), 0U);
+  table.release(1);
+  EXPECT_EQ(table.find(1), nullptr);
+  EXPECT_TRUE(table.known(1));
+  EXPECT_FALSE(table.known(3));
+  EXPECT_EQ(table.find(0), nullptr);
+  EXPECT_EQ(table.allocate(&a), 1U);
+  table.release(7);
+  EXPECT_EQ(table.used(), 2U);
+}
+
+struct Sender final : Turn {
+  std::size_t frame = 1;
+  std::size_t sent = 0;
+};
+
+TEST(Scheduler, SmallAndLargeFramesGetTheSameBytes) {
+  DeficitRoundRobin ring;
+  Sender senders[3];
+  senders[0].frame = 100;
+  senders[1].frame = 16384;
+  senders[2].frame = 9000;
+  for (auto& s : senders) ring.add(s);
+  for (int i = 0; i < 20000; ++i) {
+    auto* s = static_cast<Sender*>(ring.current());
+    ASSERT_NE(s, nullptr);
+    s->sent += s->frame;
+    ring.charge(*s, s->frame);
+  }
+  const auto [low, high] = std::minmax({senders[0].sent, senders[1].sent, senders[2].sent});
+  EXPECT_LT(high - low, 4U * 16384U);
+}
+
+TEST(Scheduler, DestroyedSendersLeaveTheRing) {
+  DeficitRoundRobin ring;
+  {
+    Sender gone;
+    ring.add(gone);
+    ring.add(gone);
+    EXPECT_FALSE(ring.empty());
+  }
+  EXPECT_TRUE(ring.empty());
+  EXPECT_EQ(ring.current(), nullptr);
+}
+
+// A dialer, two hops and a host on lanes that deliver in order but in random interleaving: every
+// byte arrives, nobody holds more than a window, and both ends finish.
+TEST(Circuit, RandomInterleavingDeliversEverything) {
+  for (std::uint64_t seed = 1; seed <= 30; ++seed) {
+    SeededRandom random(seed);
+    ChunkPool pool;
+    CircuitEnd dialer(CircuitEnd::Role::kDialer);
+    CircuitEnd host(CircuitEnd::Role::kHost);
+    HopDirection hops[2];
+    const std::uint64_t total = 3'000'000;
+    std::uint64_t pushed = 0;
+    std::uint64_t got = 0;
+    std::uint64_t unread = 0;
+    bool fin_got = false;
+    std::uint64_t guard = 0;
+    while (!(dialer.send().fin_acked() && fin_got)) {
+      ASSERT_LT(++guard, 1'000'000U) << "stuck, seed " << seed;
+      switch (random.below(6)) {
+        case 0:
+          if (pushed < total && dialer.send().has_room()) {
+            const auto n = std::min<std::uint64_t>(1 + random.below(kMaxPayload), total - pushed);
+            dialer.send().push(record(n, static_cast<std::uint8_t>(pushed)));
+            pushed += n;
+            if (pushed == total) dialer.send().push_fin();
+          }
+          break;
+        case 1:
+          if (auto p = dialer.send().next()) {
+            if (p->fin) {
+              ASSERT_TRUE(hops[0].on_fin(p->offset));
+            } else {
+              auto c = pool.copy_of(p->payload);
+              ASSERT_TRUE(hops[0].on_data(p->offset, c, pool));
+            }
+          }
+          break;
+        case 2:
+          if (auto p = hops[0].next()) {
+            if (p->fin) {
+              ASSERT_TRUE(hops[1].on_fin(p->offset));
+            } else {
+              ASSERT_TRUE(hops[1].on_data(p->offset, p->chunk, pool));
+            }
+          }
+          break;
+        case 3:
+          if (auto p = hops[1].next()) {
+            if (p->fin) {
+              ASSERT_TRUE(host.recv().on_fin(p->offset));
+              fin_got = true;
+            } else {
+              const auto fresh = host.recv().on_data(p->offset, p->chunk->view());
+              ASSERT_TRUE(fresh);
+              got += fresh->size();
+              unread += fresh->size();
+            }
+          }
+          break;
+        case 4: {
+          const auto n = std::min(unread, random.below(100'000));
+          host.recv().consumed(n);
+          unread -= n;
+          break;
+        }
+        default: {
+          const auto due = host.take_due(random.below(2) == 0);
+          if (due.credit) hops[1].on_credit(*due.credit);
+          if (due.ack) {
+            ASSERT_TRUE(dialer.send().on_ack(*due.ack));
+          }
+          if (auto c = hops[1].take_credit()) hops[0].on_credit(*c);
+          if (auto c = hops[0].take_credit()) dialer.send().on_credit(*c);
+          break;
+        }
+      }
+      ASSERT_LE(hops[0].queued(), kWindow);
+      ASSERT_LE(hops[1].queued(), kWindow);
+    }
+    EXPECT_EQ(got, total);
+    EXPECT_FALSE(dialer.take_orderly_reset());  // the other direction is still open
+    host.send().push_fin();
+    const auto p = host.send().next();
+    ASSERT_TRUE(p && p->fin);
+    ASSERT_TRUE(dialer.recv().on_fin(0));
+    ASSERT_TRUE(host.send().on_ack(*dialer.take_due(true).ack));
+    EXPECT_TRUE(dialer.take_orderly_reset());
+    EXPECT_FALSE(dialer.take_orderly_reset());
+    EXPECT_TRUE(host.finished());
+    EXPECT_FALSE(host.take_orderly_reset());
+  }
+}
+
+}  // namespace
+}  // namespace sally::fabric

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fabric/hop.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace sally::fabric {
+
+Status HopDirection::on_data(std::uint64_t offset, ChunkPtr& chunk, ChunkPool& pool) {
+  const std::size_t size = chunk->size();
+  if (fin_) return fail(Errc::kAfterFin);
+  if (offset != received_) return fail(Errc::kGap);
+  if (offset + size > granted_) return fail(Errc::kBeyondCredit);
+  received_ += size;
+  if (size == 0) return {};
+  if (size >= kMergeBelow) {
+    queue_.push_back(std::move(chunk));
+    return {};
+  }
+  ByteView rest = chunk->view();
+  if (!queue_.empty()) {
+    rest = rest.subspan(queue_.back()->append(rest));
+  }
+  if (!rest.empty()) queue_.push_back(pool.copy_of(rest));
+  return {};
+}
+
+Status HopDirection::on_fin(std::uint64_t offset) {
+  if (fin_ || offset != received_) return fail(Errc::kBadFin);
+  fin_ = true;
+  return {};
+}
+
+void HopDirection::on_credit(std::uint64_t limit) {
+  limit_ = std::max(limit_, limit);
+}
+
+bool HopDirection::sendable() const {
+  if (queue_.empty()) return fin_ && !fin_sent_;
+  return forwarded_ < limit_;
+}
+
+std::optional<HopDirection::Piece> HopDirection::next() {
+  if (!sendable()) return std::nullopt;
+  if (queue_.empty()) {
+    fin_sent_ = true;
+    return Piece{.fin = true, .offset = forwarded_, .chunk = nullptr};
+  }
+  Piece piece{.fin = false, .offset = forwarded_, .chunk = nullptr};
+  const std::size_t size = queue_.front()->size();
+  const std::uint64_t allowed = limit_ - forwarded_;
+  if (size <= allowed) {
+    piece.chunk = std::move(queue_.front());
+    queue_.pop_front();
+    forwarded_ += size;
+  } else {
+    // Credit ends inside a merged chunk: send the part it covers.
+    Chunk& front = *queue_.front();
+    piece.chunk = front.home->copy_of(front.view().first(allowed));
+    front.begin += static_cast<std::uint32_t>(allowed);
+    forwarded_ += allowed;
+  }
+  return piece;
+}
+
+std::optional<std::uint64_t> HopDirection::take_credit() {
+  const std::uint64_t limit = forwarded_ + window_;
+  if (fin_ || limit < granted_ + window_ / 2) return std::nullopt;
+  granted_ = limit;
+  return limit;
+}
+
+}  // namespace sally::fabric

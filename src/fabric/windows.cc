@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fabric/windows.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+
+namespace sally::fabric {
+
+std::string_view error_name(Errc e) {
+  switch (e) {
+    case Errc::kBeyondCredit:
+      return "fabric.beyond_credit";
+    case Errc::kGap:
+      return "fabric.gap";
+    case Errc::kBadAck:
+      return "fabric.bad_ack";
+    case Errc::kAfterFin:
+      return "fabric.after_fin";
+    case Errc::kBadFin:
+      return "fabric.bad_fin";
+    case Errc::kBadLabel:
+      return "fabric.bad_label";
+    case Errc::kLabelsFull:
+      return "fabric.labels_full";
+  }
+  return "fabric.unknown";
+}
+
+void SendWindow::push(Bytes record) {
+  SALLY_CHECK(!record.empty() && record.size() <= kMaxPayload && !fin_);
+  const std::uint64_t offset = end_;
+  end_ += record.size();
+  records_.push_back({offset, std::move(record)});
+}
+
+bool SendWindow::sendable() const {
+  if (sent_ == end_) return fin_ && !fin_sent_;
+  const Record& r = records_[cursor_];
+  return r.offset + r.bytes.size() <= limit_;
+}
+
+std::optional<SendWindow::Piece> SendWindow::next() {
+  if (!sendable()) return std::nullopt;
+  if (sent_ == end_) {
+    fin_sent_ = true;
+    return Piece{.fin = true, .offset = end_, .payload = {}};
+  }
+  const Record& r = records_[cursor_];
+  const std::uint64_t from = sent_;
+  sent_ = r.offset + r.bytes.size();
+  ++cursor_;
+  return Piece{.fin = false, .offset = from, .payload = ByteView(r.bytes).subspan(from - r.offset)};
+}
+
+void SendWindow::on_credit(std::uint64_t limit) {
+  limit_ = std::max(limit_, limit);
+}
+
+Status SendWindow::on_ack(std::uint64_t offset) {
+  if (fin_sent_ && sent_ == end_ && offset == end_ + 1) {
+    fin_acked_ = true;
+    offset = end_;
+  }
+  if (offset > sent_) return fail(Errc::kBadAck);
+  acked_ = std::max(acked_, offset);
+  while (!records_.empty() && records_.front().offset + records_.front().bytes.size() <= acked_) {
+    records_.pop_front();
+    if (cursor_ > 0) --cursor_;
+  }
+  return {};
+}
+
+Status SendWindow::restart(std::uint64_t next_expected) {
+  if (next_expected < acked_ || next_expected > end_) return fail(Errc::kBadAck);
+  sent_ = next_expected;
+  cursor_ = 0;
+  while (cursor_ < records_.size() &&
+         records_[cursor_].offset + records_[cursor_].bytes.size() <= sent_)
+    ++cursor_;
+  limit_ = next_expected + kInitialCredit;
+  fin_sent_ = fin_acked_;
+  return {};
+}
+
+Result<ByteView> RecvWindow::on_data(std::uint64_t offset, ByteView payload) {
+  const std::uint64_t end = offset + payload.size();
+  if (end > granted_) return fail(Errc::kBeyondCredit);
+  if (offset > expected_) return fail(Errc::kGap);
+  if (end <= expected_) return ByteView{};
+  if (fin_) return fail(Errc::kAfterFin);
+  const ByteView fresh = payload.subspan(expected_ - offset);
+  expected_ = end;
+  return fresh;
+}
+
+Status RecvWindow::on_fin(std::uint64_t offset) {
+  if (offset != expected_) return fail(Errc::kBadFin);
+  fin_ = true;
+  return {};
+}
+
+std::optional<std::uint64_t> RecvWindow::take_credit() {
+  const std::uint64_t limit = consumed_ + window_;
+  // Half a window at a time: fewer frames, and the sender never runs dry while the receiver keeps
+  // up.
+  if (fin_ || limit < granted_ + window_ / 2) return std::nullopt;
+  granted_ = limit;
+  return limit;
+}
+
+std::optional<std::uint64_t> RecvWindow::take_ack(bool flush) {
+  const std::uint64_t at = position();
+  if (at == ack_sent_ || (!flush && !fin_ && at - ack_sent_ < kAckEvery)) return std::nullopt;
+  ack_sent_ = at;
+  return at;
+}
+
+void RecvWindow::restart() {
+  granted_ = expected_ + kInitialCredit;
+}
+
+}  // namespace sally::fabric
