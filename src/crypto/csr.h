@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "crypto/key.h"
+
+namespace sally::crypto {
+
+inline constexpr std::size_t kMaxCsr = 16 * 1024;
+
+/// A certificate request. Only its public key is ever used; the name is for the log.
+struct Csr {
+  PublicKey key;
+  std::string subject_cn;
+};
+
+/// PEM ("CERTIFICATE REQUEST" or "NEW CERTIFICATE REQUEST") or DER, self-signature verified. Reads
+/// also the unclean DER of older C SDKs (spec/client-api.md 2.3). kMalformed, kTooLarge, kWeakKey,
+/// kUnsupportedKey, kBadSignature, kUnknownCritical.
+Result<Csr> parse_csr(ByteView text_or_der);
+inline Result<Csr> parse_csr(std::string_view text) {
+  return parse_csr(as_bytes(text));
+}
+
+/// A PEM request for the signer's key.
+Result<std::string> make_csr(const Signer& signer, std::string_view common_name);
+
+}  // namespace sally::crypto
