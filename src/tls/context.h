@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/ids.h"
+#include "tls/errc.h"
+#include "tls/peer_identity.h"
+
+struct ssl_ctx_st;
+
+namespace sally::crypto {
+class Certificate;
+class Signer;
+}  // namespace sally::crypto
+
+namespace sally::tls {
+
+enum class Side : std::uint8_t { kClient, kServer };
+enum class PeerCertificate : std::uint8_t {
+  kRequired,  ///< verified or no connection
+  kOptional,  ///< servers: none is fine, a bad one is not
+  kNone,      ///< servers: not asked for
+};
+
+struct ContextOptions {
+  Side side = Side::kClient;
+  /// What we send, leaf first. May be empty on a client that shows no certificate.
+  std::vector<crypto::Certificate> chain;
+  std::shared_ptr<const crypto::Signer> key;
+  /// Roots believed.
+  std::vector<crypto::Certificate> anchors;
+  /// Issuing certificates we know already: devices send only their leaf.
+  std::vector<crypto::Certificate> issuing;
+  /// The peer's trust domain must be this one. Empty only where `any_server_name` trust is wanted
+  /// (see below).
+  NetworkId network;
+  /// Roles the peer may have; empty = any.
+  std::vector<Role> roles;
+  /// In order of preference. A server refuses a client whose offer has none of them; offering
+  /// nothing is accepted only with `alpn_optional`.
+  std::vector<std::string> alpn;
+  bool alpn_optional = false;
+  PeerCertificate peer_certificate = PeerCertificate::kRequired;
+  /// Runs inside the verify step (revocation and the like), so a refused peer sees the same alert
+  /// as any other.
+  std::function<Status(const PeerIdentity&)> admit;
+  /// Clients: the server is known by host name and anchors only (enrolment, REST of a foreign
+  /// network); `peer()` stays null.
+  bool host_name_only = false;
+  /// TLS inside a circuit: no middlebox records, fragments capped at 16,346 bytes.
+  bool inner = false;
+  /// Also accept P-256 key shares (HTTP listeners, for old clients).
+  bool allow_p256 = false;
+  const Clock* clock = nullptr;  ///< system clock when null
+};
+
+/// Settings of many connections of one kind. Made by whoever listens or dials; shared by its
+/// sessions. Immutable, any thread. A new trust bundle means a new Context. `create` fails with
+/// kConfig: bad chain, key that does not fit the leaf, missing anchors.
+class Context {
+ public:
+  static Result<std::shared_ptr<const Context>> create(ContextOptions options);
+  ~Context();
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
+  [[nodiscard]] const ContextOptions& options() const;
+
+  struct Impl;
+  [[nodiscard]] const Impl& impl() const { return *impl_; }
+
+ private:
+  explicit Context(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace sally::tls
