@@ -2,22 +2,24 @@
  *
  * Sallyport SDK, C interface.
  *
- * A context is one identity on one network. It has a thread of its own, keeps a connection to a router of the network and comes
- * back by itself. Through it a program dials services and hosts them without a listening socket; every stream is mutual TLS 1.3
- * end to end, with the devices' own certificates.
+ * A context is one identity on one network. It has a thread of its own, keeps a connection to a
+ * router of the network and comes back by itself. Through it a program dials services and hosts
+ * them without a listening socket; every stream is mutual TLS 1.3 end to end, with the devices' own
+ * certificates.
  *
  *   sally_context* ctx;
  *   sally_options opt = SALLY_OPTIONS_INIT;
  *   opt.identity_path = "device.json";
  *   if (sally_open(&opt, &ctx) != SALLY_OK) { puts(sally_last_error()); return 1; }
  *   sally_stream* s;
- *   if (sally_dial(ctx, "plant-mqtt", NULL, &s) == SALLY_OK) { sally_write(s, "hello", 5); ... sally_stream_close(s); }
- *   sally_close(ctx);
+ *   if (sally_dial(ctx, "plant-mqtt", NULL, &s) == SALLY_OK) { sally_write(s, "hello", 5); ...
+ * sally_stream_close(s); } sally_close(ctx);
  *
- * Threads: every function may be called from any thread, except that callbacks run on the context's thread and must not block:
- * functions marked "blocks" return SALLY_E_WOULD_DEADLOCK there.
- * Errors: a negative code; sally_last_error() of the same thread says more. Nothing throws or aborts on what a peer sent.
- * Compatibility: structs start with their size and only grow; codes keep their numbers.
+ * Threads: every function may be called from any thread, except that callbacks run on the context's
+ * thread and must not block: functions marked "blocks" return SALLY_E_WOULD_DEADLOCK there. Errors:
+ * a negative code; sally_last_error() of the same thread says more. Nothing throws or aborts on
+ * what a peer sent. Compatibility: structs start with their size and only grow; codes keep their
+ * numbers.
  */
 #ifndef SALLY_H
 #define SALLY_H
@@ -42,29 +44,32 @@ typedef struct sally_request sally_request;
 
 enum {
   SALLY_OK = 0,
-  SALLY_E_ARGUMENT = -1,       /* a null pointer, an unknown struct size, an empty name */
-  SALLY_E_IDENTITY = -2,       /* the identity file is missing, unreadable or damaged */
-  SALLY_E_NO_SERVICE = -3,     /* unknown or not granted: nobody can tell which */
-  SALLY_E_NO_HOST = -4,        /* nobody hosts the service now */
-  SALLY_E_UNREACHABLE = -5,    /* no router can be reached; try again */
+  SALLY_E_ARGUMENT = -1,    /* a null pointer, an unknown struct size, an empty name */
+  SALLY_E_IDENTITY = -2,    /* the identity file is missing, unreadable or damaged */
+  SALLY_E_NO_SERVICE = -3,  /* unknown or not granted: nobody can tell which */
+  SALLY_E_NO_HOST = -4,     /* nobody hosts the service now */
+  SALLY_E_UNREACHABLE = -5, /* no router can be reached; try again */
   SALLY_E_TIMEOUT = -6,
-  SALLY_E_REFUSED = -7,        /* the host's target refused */
-  SALLY_E_BUSY = -8,           /* a limit was reached */
-  SALLY_E_VERIFY = -9,         /* the other end did not prove that it may host this service */
-  SALLY_E_RESET = -10,         /* the stream was cut; not an orderly end */
-  SALLY_E_CLOSED = -11,        /* the object is closed */
-  SALLY_E_DENIED = -12,        /* the network refuses this identity: revoked, suspended, removed */
+  SALLY_E_REFUSED = -7, /* the host's target refused */
+  SALLY_E_BUSY = -8,    /* a limit was reached */
+  SALLY_E_VERIFY = -9,  /* the other end did not prove that it may host this service */
+  SALLY_E_RESET = -10,  /* the stream was cut; not an orderly end */
+  SALLY_E_CLOSED = -11, /* the object is closed */
+  SALLY_E_DENIED = -12, /* the network refuses this identity: revoked, suspended, removed */
   SALLY_E_WOULD_DEADLOCK = -13,
   SALLY_E_INTERNAL = -14
 };
 
 /* The stable text of a code: "sally.no_service". Static. */
 SALLY_API const char* sally_error_name(int code);
-/* What the last failing call of this thread met, for people. Never null; valid until the next call of this thread. */
+/* What the last failing call of this thread met, for people. Never null; valid until the next call
+ * of this thread. */
 SALLY_API const char* sally_last_error(void);
 SALLY_API const char* sally_version(void);
 
-/* ---- context -------------------------------------------------------------------------------------------------------------- */
+/* ---- context
+ * --------------------------------------------------------------------------------------------------------------
+ */
 
 typedef enum {
   SALLY_EVENT_ONLINE = 1,   /* a router has accepted us; `text` names it */
@@ -91,15 +96,15 @@ SALLY_API void sally_close(sally_context* ctx);
 typedef struct sally_status {
   size_t size;
   int online;
-  int64_t round_trip_us;    /* to the router, smoothed; 0 = not known yet */
-  int64_t since_ms;         /* unix time of the last change of `online` */
-  int64_t leaf_not_after;   /* unix seconds: end of our certificate */
-  uint64_t streams;         /* open now */
+  int64_t round_trip_us;  /* to the router, smoothed; 0 = not known yet */
+  int64_t since_ms;       /* unix time of the last change of `online` */
+  int64_t leaf_not_after; /* unix seconds: end of our certificate */
+  uint64_t streams;       /* open now */
   char network[256];
   char id[129];
   char name[257];
-  char router[129];         /* the router we are on, empty when offline */
-  char last_error[512];     /* why the last connection failed or ended */
+  char router[129];     /* the router we are on, empty when offline */
+  char last_error[512]; /* why the last connection failed or ended */
 } sally_status;
 SALLY_API int sally_get_status(sally_context* ctx, sally_status* status);
 
@@ -112,12 +117,17 @@ typedef struct sally_service {
   const char* host_config;      /* host.v1 JSON, or "" */
   const char* intercept_config; /* intercept.v1 JSON, or "" */
 } sally_service;
-/* Calls `each` for everything this identity may dial or host, as last heard. Pointers live during the call. */
-SALLY_API int sally_services(sally_context* ctx, void (*each)(void* user, const sally_service*), void* user);
+/* Calls `each` for everything this identity may dial or host, as last heard. Pointers live during
+ * the call. */
+SALLY_API int sally_services(sally_context* ctx, void (*each)(void* user, const sally_service*),
+                             void* user);
 
-/* ---- streams -------------------------------------------------------------------------------------------------------------- */
+/* ---- streams
+ * --------------------------------------------------------------------------------------------------------------
+ */
 
-/* Who is at the other end, as proven by its certificate in this stream's own handshake. Lives as long as the stream. */
+/* Who is at the other end, as proven by its certificate in this stream's own handshake. Lives as
+ * long as the stream. */
 typedef struct sally_peer {
   size_t size;
   const char* network;
@@ -135,12 +145,15 @@ typedef struct sally_dial_options {
 #define SALLY_DIAL_OPTIONS_INIT {sizeof(sally_dial_options), 10000, NULL, 0}
 
 /* Opens a stream to a service by name or id. Blocks. */
-SALLY_API int sally_dial(sally_context* ctx, const char* service, const sally_dial_options* options, sally_stream** out);
+SALLY_API int sally_dial(sally_context* ctx, const char* service, const sally_dial_options* options,
+                         sally_stream** out);
 /* The same; `done` is called once, with a stream or an error code and text. */
-SALLY_API int sally_dial_async(sally_context* ctx, const char* service, const sally_dial_options* options,
-                               void (*done)(void* user, int code, const char* text, sally_stream* stream), void* user);
+SALLY_API int sally_dial_async(
+    sally_context* ctx, const char* service, const sally_dial_options* options,
+    void (*done)(void* user, int code, const char* text, sally_stream* stream), void* user);
 
-/* Up to `len` bytes; 0 = the peer has ended its direction in order. SALLY_E_RESET, SALLY_E_CLOSED. Blocks. */
+/* Up to `len` bytes; 0 = the peer has ended its direction in order. SALLY_E_RESET, SALLY_E_CLOSED.
+ * Blocks. */
 SALLY_API int64_t sally_read(sally_stream* stream, void* buffer, size_t len);
 /* All of it, or an error. Blocks while the peer does not read. */
 SALLY_API int64_t sally_write(sally_stream* stream, const void* data, size_t len);
@@ -152,32 +165,43 @@ SALLY_API void sally_stream_close(sally_stream* stream);
 SALLY_API void sally_stream_reset(sally_stream* stream);
 SALLY_API const sally_peer* sally_stream_peer(const sally_stream* stream);
 
-/* Pumps between the stream and the application's own socket until both directions are over: EOF becomes half close, a reset
- * becomes a reset. Takes `fd` and `stream`; `done` (may be null) is called once with SALLY_OK or SALLY_E_RESET. */
-SALLY_API int sally_stream_attach(sally_stream* stream, int fd, void (*done)(void* user, int code), void* user);
-/* A plain descriptor for a stream (one end of a socket pair); takes `stream`. Negative on error. The application closes it. */
+/* Pumps between the stream and the application's own socket until both directions are over: EOF
+ * becomes half close, a reset becomes a reset. Takes `fd` and `stream`; `done` (may be null) is
+ * called once with SALLY_OK or SALLY_E_RESET. */
+SALLY_API int sally_stream_attach(sally_stream* stream, int fd, void (*done)(void* user, int code),
+                                  void* user);
+/* A plain descriptor for a stream (one end of a socket pair); takes `stream`. Negative on error.
+ * The application closes it. */
 SALLY_API int sally_stream_fd(sally_stream* stream);
 
-/* ---- hosting -------------------------------------------------------------------------------------------------------------- */
+/* ---- hosting
+ * --------------------------------------------------------------------------------------------------------------
+ */
 
 typedef struct sally_bind_options {
   size_t size;
-  /* Null: every caller with a grant is accepted and waits for sally_accept. Otherwise called for each caller, who has proven
-   * its identity; answer now or later with sally_request_accept or sally_request_refuse. */
+  /* Null: every caller with a grant is accepted and waits for sally_accept. Otherwise called for
+   * each caller, who has proven its identity; answer now or later with sally_request_accept or
+   * sally_request_refuse. */
   void (*on_request)(void* user, sally_request* request);
-  /* Null: streams wait for sally_accept. Otherwise called with each accepted stream once its handshake is done. `token` is
-   * what sally_request_accept was given; `stream` null: the caller went away, `token` may be freed. */
+  /* Null: streams wait for sally_accept. Otherwise called with each accepted stream once its
+   * handshake is done. `token` is what sally_request_accept was given; `stream` null: the caller
+   * went away, `token` may be freed. */
   void (*on_stream)(void* user, sally_stream* stream, void* token);
   void* user;
   uint32_t cost;
 } sally_bind_options;
 #define SALLY_BIND_OPTIONS_INIT {sizeof(sally_bind_options), NULL, NULL, NULL, 0}
 
-/* Hosts a service by name or id, now and after every reconnect, as long as the grant lasts. Does not wait for the network. */
-SALLY_API int sally_bind(sally_context* ctx, const char* service, const sally_bind_options* options, sally_listener** out);
-/* Blocks until a caller is there; timeout_ms < 0 waits for ever. SALLY_E_TIMEOUT, SALLY_E_CLOSED. */
+/* Hosts a service by name or id, now and after every reconnect, as long as the grant lasts. Does
+ * not wait for the network. */
+SALLY_API int sally_bind(sally_context* ctx, const char* service, const sally_bind_options* options,
+                         sally_listener** out);
+/* Blocks until a caller is there; timeout_ms < 0 waits for ever. SALLY_E_TIMEOUT, SALLY_E_CLOSED.
+ */
 SALLY_API int sally_accept(sally_listener* listener, int timeout_ms, sally_stream** out);
-/* SALLY_OK when a router has accepted the binding, else why not (SALLY_E_NO_SERVICE, SALLY_E_UNREACHABLE). */
+/* SALLY_OK when a router has accepted the binding, else why not (SALLY_E_NO_SERVICE,
+ * SALLY_E_UNREACHABLE). */
 SALLY_API int sally_listener_status(sally_listener* listener);
 SALLY_API void sally_listener_close(sally_listener* listener);
 

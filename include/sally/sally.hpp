@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sallyport SDK, C++: a header-only shell over sally.h. Move-only handles, std::expected, no exceptions.
+// Sallyport SDK, C++: a header-only shell over sally.h. Move-only handles, std::expected, no
+// exceptions.
 #pragma once
 
 #include <sally/sally.h>
@@ -39,7 +40,8 @@ struct CloseContext {
 };
 }  // namespace detail
 
-/// One end of a stream. Owned by the caller; any thread, one reader and one writer at a time; the peer's failure is SALLY_E_RESET.
+/// One end of a stream. Owned by the caller; any thread, one reader and one writer at a time; the
+/// peer's failure is SALLY_E_RESET.
 class Stream {
  public:
   explicit Stream(sally_stream* handle) : handle_(handle) {}
@@ -78,7 +80,8 @@ class Listener {
   explicit Listener(sally_listener* handle) : handle_(handle) {}
   Expected<Stream> accept(int timeout_ms = -1) {
     sally_stream* s = nullptr;
-    if (const int code = sally_accept(handle_.get(), timeout_ms, &s); code != SALLY_OK) return failure(code);
+    if (const int code = sally_accept(handle_.get(), timeout_ms, &s); code != SALLY_OK)
+      return failure(code);
     return Stream(s);
   }
   [[nodiscard]] int status() const { return sally_listener_status(handle_.get()); }
@@ -87,7 +90,8 @@ class Listener {
   std::unique_ptr<sally_listener, detail::CloseListener> handle_;
 };
 
-/// One identity on one network. Owned by the caller; any thread; fails at open only, later it reconnects by itself.
+/// One identity on one network. Owned by the caller; any thread; fails at open only, later it
+/// reconnects by itself.
 class Context {
  public:
   static Expected<Context> open(const std::string& identity_path) {
@@ -98,20 +102,23 @@ class Context {
     return Context(handle);
   }
   Expected<void> wait_online(int timeout_ms = 10'000) {
-    if (const int code = sally_wait_online(handle_.get(), timeout_ms); code != SALLY_OK) return failure(code);
+    if (const int code = sally_wait_online(handle_.get(), timeout_ms); code != SALLY_OK)
+      return failure(code);
     return {};
   }
   Expected<Stream> dial(const std::string& service, int timeout_ms = 10'000) {
     sally_dial_options options = SALLY_DIAL_OPTIONS_INIT;
     options.timeout_ms = timeout_ms;
     sally_stream* s = nullptr;
-    if (const int code = sally_dial(handle_.get(), service.c_str(), &options, &s); code != SALLY_OK) return failure(code);
+    if (const int code = sally_dial(handle_.get(), service.c_str(), &options, &s); code != SALLY_OK)
+      return failure(code);
     return Stream(s);
   }
   Expected<Listener> bind(const std::string& service) {
     const sally_bind_options options = SALLY_BIND_OPTIONS_INIT;
     sally_listener* l = nullptr;
-    if (const int code = sally_bind(handle_.get(), service.c_str(), &options, &l); code != SALLY_OK) return failure(code);
+    if (const int code = sally_bind(handle_.get(), service.c_str(), &options, &l); code != SALLY_OK)
+      return failure(code);
     return Listener(l);
   }
   [[nodiscard]] sally_context* get() const { return handle_.get(); }

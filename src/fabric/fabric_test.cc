@@ -104,17 +104,12 @@ TEST(RecvWindow, DuplicatesGapsAndCredit) {
   EXPECT_EQ(w.take_ack(false), 151U);
 }
 
-ChunkPtr chunk(ChunkPool& pool, std::size_t size) {
-  return pool.copy_of(record(size));
-}
-
 TEST(HopDirection, OneByteFramesCannotPinMemory) {
   ChunkPool pool;
   HopDirection hop;
   ASSERT_EQ(hop.take_credit(), kWindow);
   for (std::uint64_t i = 0; i < 60000; ++i) {
-    auto c = chunk(pool, 1);
-    ASSERT_TRUE(hop.on_data(i, c, pool));
+    ASSERT_TRUE(hop.on_data(i, record(1), nullptr, pool));
   }
   EXPECT_LE(hop.queued_chunks(), 4U);
   EXPECT_EQ(pool.in_use(), hop.queued_chunks());
@@ -123,9 +118,9 @@ TEST(HopDirection, OneByteFramesCannotPinMemory) {
 TEST(HopDirection, LargePayloadsAreNotCopied) {
   ChunkPool pool;
   HopDirection hop;
-  auto c = chunk(pool, kMaxPayload);
+  auto c = pool.copy_of(record(kMaxPayload));
   const auto* where = c->data;
-  ASSERT_TRUE(hop.on_data(0, c, pool));
+  ASSERT_TRUE(hop.on_data(0, c->view(), &c, pool));
   EXPECT_EQ(c, nullptr);
   EXPECT_EQ(hop.next()->chunk->data, where);
 }
@@ -133,17 +128,14 @@ TEST(HopDirection, LargePayloadsAreNotCopied) {
 TEST(HopDirection, RefusesWhatTheUpstreamMayNotSend) {
   ChunkPool pool;
   HopDirection hop;
-  auto c = chunk(pool, 10);
-  EXPECT_TRUE(hop.on_data(1, c, pool).error().is(Errc::kGap));
+  EXPECT_TRUE(hop.on_data(1, record(10), nullptr, pool).error().is(Errc::kGap));
   for (std::uint64_t at = 0; at + 16000 <= kInitialCredit; at += 16000) {
-    auto d = chunk(pool, 16000);
-    ASSERT_TRUE(hop.on_data(at, d, pool));
+    ASSERT_TRUE(hop.on_data(at, record(16000), nullptr, pool));
   }
-  auto d = chunk(pool, 16000);
-  EXPECT_TRUE(hop.on_data(64000, d, pool).error().is(Errc::kBeyondCredit));
+  EXPECT_TRUE(hop.on_data(64000, record(16000), nullptr, pool).error().is(Errc::kBeyondCredit));
   EXPECT_TRUE(hop.on_fin(1).error().is(Errc::kBadFin));
   ASSERT_TRUE(hop.on_fin(64000));
-  EXPECT_TRUE(hop.on_data(64000, c, pool).error().is(Errc::kAfterFin));
+  EXPECT_TRUE(hop.on_data(64000, record(10), nullptr, pool).error().is(Errc::kAfterFin));
 }
 
 TEST(LabelTable, CapReuseAndUnknown) {
@@ -228,8 +220,7 @@ TEST(Circuit, RandomInterleavingDeliversEverything) {
             if (p->fin) {
               ASSERT_TRUE(hops[0].on_fin(p->offset));
             } else {
-              auto c = pool.copy_of(p->payload);
-              ASSERT_TRUE(hops[0].on_data(p->offset, c, pool));
+              ASSERT_TRUE(hops[0].on_data(p->offset, p->payload, nullptr, pool));
             }
           }
           break;
@@ -238,7 +229,7 @@ TEST(Circuit, RandomInterleavingDeliversEverything) {
             if (p->fin) {
               ASSERT_TRUE(hops[1].on_fin(p->offset));
             } else {
-              ASSERT_TRUE(hops[1].on_data(p->offset, p->chunk, pool));
+              ASSERT_TRUE(hops[1].on_data(p->offset, p->chunk->view(), &p->chunk, pool));
             }
           }
           break;

@@ -6,22 +6,18 @@
 
 namespace sally::fabric {
 
-Status HopDirection::on_data(std::uint64_t offset, ChunkPtr& chunk, ChunkPool& pool) {
-  const std::size_t size = chunk->size();
+Status HopDirection::on_data(std::uint64_t offset, ByteView payload, ChunkPtr* whole,
+                             ChunkPool& pool) {
   if (fin_) return fail(Errc::kAfterFin);
   if (offset != received_) return fail(Errc::kGap);
-  if (offset + size > granted_) return fail(Errc::kBeyondCredit);
-  received_ += size;
-  if (size == 0) return {};
-  if (size >= kMergeBelow) {
-    queue_.push_back(std::move(chunk));
+  if (offset + payload.size() > granted_) return fail(Errc::kBeyondCredit);
+  received_ += payload.size();
+  if (whole != nullptr && payload.size() >= kMergeBelow) {
+    queue_.push_back(std::move(*whole));
     return {};
   }
-  ByteView rest = chunk->view();
-  if (!queue_.empty()) {
-    rest = rest.subspan(queue_.back()->append(rest));
-  }
-  if (!rest.empty()) queue_.push_back(pool.copy_of(rest));
+  if (!queue_.empty()) payload = payload.subspan(queue_.back()->append(payload));
+  if (!payload.empty()) queue_.push_back(pool.copy_of(payload));
   return {};
 }
 

@@ -24,10 +24,9 @@ class HopDirection {
         granted_(start + kInitialCredit),
         limit_(start + kInitialCredit) {}
 
-  /// Takes a payload from upstream: the chunk itself where the payload is large, a copy merged into
-  /// the queue's tail where it is small, so that one-byte frames cannot pin memory. `chunk` is left
-  /// empty when it was taken.
-  Status on_data(std::uint64_t offset, ChunkPtr& chunk, ChunkPool& pool);
+  /// Takes a payload from upstream: `*whole`, its chunk, where that is given and the payload large;
+  /// otherwise a copy, merged into the queue's tail, so that one-byte frames cannot pin memory.
+  Status on_data(std::uint64_t offset, ByteView payload, ChunkPtr* whole, ChunkPool& pool);
   Status on_fin(std::uint64_t offset);
   void on_credit(std::uint64_t limit);
 

@@ -41,7 +41,13 @@ class LabelTable {
     free_.push_back(label);
     --used_;
   }
+  /// The label stays given out, but stands for something else.
+  void replace(std::uint32_t label, T* what) {
+    if (find(label) != nullptr) slots_[label - 1] = what;
+  }
   [[nodiscard]] std::size_t used() const { return used_; }
+  /// The highest label ever given out.
+  [[nodiscard]] std::uint32_t highest() const { return static_cast<std::uint32_t>(slots_.size()); }
   template <typename F>
   void for_each(F f) const {
     for (std::size_t i = 0; i < slots_.size(); ++i) {

@@ -1,0 +1,650 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lane/lane.h"
+
+#include <algorithm>
+#include <cstring>
+#include <span>
+#include <utility>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "fabric/errors.h"
+#include "loop/tcp_info.h"
+
+namespace sally::lane {
+namespace {
+
+// A peer that does not read its control messages: stop reading from it, then give up.
+constexpr std::size_t kPauseControlBytes = 256 * 1024;
+constexpr std::size_t kMaxControlBytes = 16 * 1024 * 1024;
+constexpr std::int64_t kTickMs = 20;
+constexpr std::uint64_t kTokenMask = wire::kMaxOffset;
+
+std::span<const std::uint8_t, wire::kFrameHeaderSize> header_bytes(ByteView in) {
+  return in.first<wire::kFrameHeaderSize>();
+}
+
+}  // namespace
+
+std::string_view error_name(Errc e) {
+  switch (e) {
+    case Errc::kVersion:
+      return "lane.version";
+    case Errc::kNetwork:
+      return "lane.network";
+    case Errc::kProtocol:
+      return "lane.protocol";
+    case Errc::kTooLong:
+      return "lane.too_long";
+    case Errc::kNoHello:
+      return "lane.no_hello";
+    case Errc::kDead:
+      return "lane.dead";
+    case Errc::kRefused:
+      return "lane.refused";
+    case Errc::kClosed:
+      return "lane.closed";
+    case Errc::kQueueFull:
+      return "lane.queue_full";
+  }
+  return "lane.unknown";
+}
+
+/// Stands behind a label whose circuit is gone here, until the peer's terminal frame frees it.
+class Lane::Draining final : public Attachment {
+ public:
+  Status on_data(std::uint64_t, ByteView, ChunkPtr*) override { return {}; }
+  Status on_fin(std::uint64_t) override { return {}; }
+  void on_credit(std::uint64_t) override {}
+  Status on_ack(std::uint64_t) override { return {}; }
+  Status on_setup_ok(ByteView) override { return {}; }
+  void on_setup_err(const wire::SetupErr&) override {}
+  void on_reset(const wire::Reset&) override {}
+  bool next_frame(Out&) override { return false; }
+};
+
+Attachment::~Attachment() {
+  if (lane_ != nullptr) lane_->reset(*this, wire::ResetCode::kClosed);
+}
+
+Lane::Lane(loop::Loop& loop, ChunkPool& pool, std::unique_ptr<tls::Stream> stream, LaneOwner& owner,
+           LaneOptions options)
+    : loop_(loop),
+      pool_(pool),
+      stream_(std::move(stream)),
+      owner_(owner),
+      options_(std::move(options)),
+      labels_(options_.max_labels),
+      draining_(std::make_unique<Draining>()),
+      probe_timer_(loop.timers(), [this] { on_probe_timer(); }),
+      tick_timer_(loop.timers(), [this] { on_tick_timer(); }) {
+  SALLY_CHECK(stream_->peer() != nullptr);
+  wire::Hello hello = options_.hello;
+  hello.version_min = kVersion;
+  hello.version_max = kVersion;
+  if (options_.tell_time) hello.time_ms = loop_.clock().unix_ms();
+  send_control({std::move(hello)});
+  started_ms_ = heard_ms_ = loop_.now_ms();
+  probe_timer_.arm(options_.probe_ms);
+  stream_->set_handler(*this);
+}
+
+Lane::~Lane() {
+  *alive_ = false;
+  down_ = true;
+  labels_.for_each([this](std::uint32_t, Attachment* a) {
+    if (a != draining_.get()) a->lane_ = nullptr;
+  });
+}
+
+std::int64_t Lane::time_ms() const {
+  return loop_.clock().unix_ms() + (time_known_ ? time_offset_ms_ : 0);
+}
+
+void Lane::learn_time(std::int64_t peer_ms) {
+  if (peer_ms <= 0) return;
+  time_offset_ms_ = peer_ms + rtt_us_ / 2000 - loop_.clock().unix_ms();
+  time_known_ = true;
+}
+
+// ---- sending
+// ---------------------------------------------------------------------------------------------
+
+void Lane::put_frame(wire::FrameHeader header, ByteView payload) {
+  if (down_ || closing_) return;
+  header.length = static_cast<std::uint32_t>(payload.size());
+  std::uint8_t raw[wire::kFrameHeaderSize];
+  wire::encode(header, raw);
+  append(control_out_, raw);
+  append(control_out_, payload);
+  const std::size_t waiting = control_out_.size() - control_sent_;
+  if (waiting > kMaxControlBytes) {
+    // Later, not here: whoever sends is in the middle of its own work.
+    loop_.defer([this, alive = alive_] {
+      if (*alive) close(Error(Errc::kQueueFull, "the peer does not read"));
+    });
+    return;
+  }
+  if (waiting > kPauseControlBytes && !reading_paused_) {
+    reading_paused_ = true;
+    stream_->want_read(false);
+  }
+  schedule_pump();
+}
+
+void Lane::send_control(const wire::Control& message) {
+  const Bytes raw = wire::encode(message);
+  ByteView rest = raw;
+  do {
+    const ByteView part = rest.first(std::min(rest.size(), wire::kMaxPayload));
+    rest = rest.subspan(part.size());
+    put_frame({.type = wire::FrameType::kControl,
+               .flags = rest.empty() ? std::uint8_t{0} : wire::kFlagMore},
+              part);
+  } while (!rest.empty());
+}
+
+bool Lane::attach(Attachment& attachment, std::uint32_t remote_label) {
+  SALLY_CHECK(attachment.lane_ == nullptr);
+  if (down_ || closing_) return false;
+  const std::uint32_t label = labels_.allocate(&attachment);
+  if (label == 0) return false;
+  attachment.lane_ = this;
+  attachment.local_ = label;
+  attachment.remote_ = remote_label;
+  return true;
+}
+
+void Lane::send_setup(Attachment& attachment, const wire::SetupFrame& setup) {
+  put_frame({.type = wire::FrameType::kSetup, .offset = attachment.local_}, wire::encode(setup));
+}
+
+void Lane::send_setup_ok(Attachment& attachment, ByteView payload) {
+  put_frame(
+      {.label = attachment.remote_, .type = wire::FrameType::kSetupOk, .offset = attachment.local_},
+      payload);
+}
+
+void Lane::send_setup_err(std::uint32_t remote_label, const wire::SetupErr& err) {
+  put_frame({.label = remote_label, .type = wire::FrameType::kSetupErr}, wire::encode(err));
+}
+
+void Lane::send_credit(const Attachment& attachment, std::uint64_t limit) {
+  put_frame({.label = attachment.remote_, .type = wire::FrameType::kCredit, .offset = limit}, {});
+}
+
+void Lane::send_ack(const Attachment& attachment, std::uint64_t offset) {
+  put_frame({.label = attachment.remote_, .type = wire::FrameType::kAck, .offset = offset}, {});
+}
+
+void Lane::detach(Attachment& attachment) {
+  fabric::DeficitRoundRobin::remove(attachment);
+  attachment.lane_ = nullptr;
+}
+
+void Lane::drain_label(std::uint32_t label) {
+  labels_.replace(label, draining_.get());
+}
+
+void Lane::reset(Attachment& attachment, wire::ResetCode code, std::string text) {
+  if (attachment.lane_ != this) return;
+  const std::uint32_t remote = attachment.remote_;
+  const std::uint32_t local = attachment.local_;
+  detach(attachment);
+  drain_label(local);
+  // Without a remote label the answer to our SETUP is still to come: it is reset then.
+  if (remote != 0) {
+    const wire::Reset reset{.code = code, .text = std::move(text)};
+    put_frame({.label = remote, .type = wire::FrameType::kReset}, wire::encode(reset));
+  }
+}
+
+void Lane::path_down(const std::vector<Attachment*>& attachments, wire::ResetCode code) {
+  wire::PathDown batch{.labels = {}, .code = code};
+  const auto flush = [&] {
+    if (batch.labels.empty()) return;
+    put_frame({.type = wire::FrameType::kPathDown}, wire::encode(batch));
+    batch.labels.clear();
+  };
+  for (Attachment* a : attachments) {
+    if (a->lane_ != this) continue;
+    const std::uint32_t remote = a->remote_;
+    const std::uint32_t local = a->local_;
+    detach(*a);
+    drain_label(local);
+    if (remote == 0) continue;
+    batch.labels.push_back(remote);
+    if (batch.labels.size() == wire::kMaxPathDownLabels) flush();
+  }
+  flush();
+}
+
+void Lane::ready(Attachment& attachment) {
+  if (attachment.lane_ != this || attachment.remote_ == 0) return;
+  ring_.add(attachment);
+  schedule_pump();
+}
+
+void Lane::request_tick(Attachment& attachment) {
+  if (attachment.lane_ != this || attachment.tick_wanted_) return;
+  attachment.tick_wanted_ = true;
+  ticks_.push_back(attachment.local_);
+  if (!tick_timer_.armed()) tick_timer_.arm(kTickMs);
+}
+
+void Lane::on_tick_timer() {
+  const auto due = std::exchange(ticks_, {});
+  for (const std::uint32_t label : due) {
+    Attachment* a = labels_.find(label);
+    if (a == nullptr || !a->tick_wanted_) continue;
+    a->tick_wanted_ = false;
+    a->on_tick();
+    if (down_) return;
+  }
+}
+
+void Lane::schedule_pump() {
+  if (pump_scheduled_ || down_) return;
+  pump_scheduled_ = true;
+  // At the end of the turn, so that what is sent together leaves together.
+  loop_.defer([this, alive = alive_] {
+    if (!*alive) return;
+    pump_scheduled_ = false;
+    pump();
+  });
+}
+
+bool Lane::write_pending() {
+  if (record_ == nullptr) return true;
+  record_->begin += static_cast<std::uint32_t>(stream_->write(record_->view()));
+  if (record_->size() != 0) return false;
+  record_ = nullptr;
+  return true;
+}
+
+// Fills record_ with the next TLS record: control bytes, then frames while they fit. A full-size
+// frame is a record by itself and leaves from the chunk it came in; our frames of circuits never
+// span records.
+void Lane::fill_record() {
+  if (held_ != nullptr) {
+    record_ = std::move(held_);
+    return;
+  }
+  const auto fresh = [this] {
+    ChunkPtr chunk = pool_.get();
+    chunk->begin = chunk->end = 0;
+    return chunk;
+  };
+  if (control_sent_ < control_out_.size()) {
+    record_ = fresh();
+    control_sent_ += record_->append(ByteView(control_out_).subspan(control_sent_));
+    if (control_sent_ == control_out_.size()) {
+      control_out_.clear();
+      control_sent_ = 0;
+    }
+  }
+  while (record_ == nullptr || record_->room() >= 4096) {
+    auto* attachment = static_cast<Attachment*>(ring_.current());
+    if (attachment == nullptr) return;
+    Attachment::Out out;
+    if (!attachment->next_frame(out)) {
+      fabric::DeficitRoundRobin::remove(*attachment);
+      continue;
+    }
+    const ByteView payload = out.chunk != nullptr ? out.chunk->view() : out.view;
+    std::uint8_t raw[wire::kFrameHeaderSize];
+    wire::encode({.label = attachment->remote_,
+                  .length = static_cast<std::uint32_t>(payload.size()),
+                  .type = out.fin ? wire::FrameType::kFin : wire::FrameType::kData,
+                  .cls = out.fin ? wire::Class::kControl : wire::Class::kNormal,
+                  .offset = out.offset},
+                 raw);
+    ring_.charge(*attachment, sizeof raw + payload.size());
+    if (record_ != nullptr && sizeof raw + payload.size() <= record_->room()) {
+      record_->append(raw);
+      record_->append(payload);
+      continue;
+    }
+    ChunkPtr frame;
+    if (out.chunk != nullptr && payload.size() >= 4096) {
+      frame = std::move(out.chunk);
+      frame->begin -= sizeof raw;
+      std::memcpy(frame->data + frame->begin, raw, sizeof raw);
+    } else {
+      frame = fresh();
+      frame->append(raw);
+      frame->append(payload);
+    }
+    if (record_ != nullptr) {
+      held_ = std::move(frame);
+      return;
+    }
+    record_ = std::move(frame);
+    if (record_->begin != 0) return;  // its chunk is used up
+  }
+}
+
+void Lane::pump() {
+  if (down_) return;
+  // One turn sends at most this many records, so that a fast lane cannot starve the others.
+  for (int records = 0; records < 32; ++records) {
+    if (!write_pending()) return;  // on_writable comes
+    fill_record();
+    if (record_ == nullptr) {
+      if (reading_paused_) {
+        reading_paused_ = false;
+        stream_->want_read(true);
+      }
+      if (closing_) stream_->close();
+      return;
+    }
+  }
+  schedule_pump();
+}
+
+void Lane::on_writable() {
+  pump();
+}
+
+// ---- receiving
+// -------------------------------------------------------------------------------------------
+
+void Lane::on_readable() {
+  ChunkPtr chunk = pool_.get();
+  chunk->begin = chunk->end = 0;
+  const std::size_t n = stream_->read({chunk->data, Chunk::kSize});
+  if (n == 0 || closing_ || down_) return;
+  chunk->end = static_cast<std::uint32_t>(n);
+  heard_ms_ = loop_.now_ms();
+  parse(chunk);
+}
+
+// False when the lane is closing.
+bool Lane::parse(ChunkPtr& chunk) {
+  while (chunk != nullptr && chunk->size() != 0) {
+    if (partial_ != nullptr) {
+      // A frame never exceeds a chunk: header and payload are at most one record.
+      const auto want = [&]() -> std::size_t {
+        if (partial_->size() < wire::kFrameHeaderSize)
+          return wire::kFrameHeaderSize - partial_->size();
+        const auto length =
+            static_cast<std::size_t>(get_little(partial_->data + partial_->begin + 4, 3));
+        return wire::kFrameHeaderSize + length - partial_->size();
+      };
+      for (int step = 0; step < 2; ++step) {
+        const std::size_t take = std::min(want(), chunk->size());
+        partial_->append(chunk->view().first(take));
+        chunk->begin += static_cast<std::uint32_t>(take);
+        if (want() != 0) {
+          if (chunk->size() == 0) return true;
+          continue;
+        }
+        if (partial_->size() == wire::kFrameHeaderSize && step == 0) {
+          // The header is complete: refuse a bad one before its payload is awaited.
+          const auto header = wire::decode_header(header_bytes(partial_->view()));
+          if (!header) {
+            close(header.error());
+            return false;
+          }
+          if (header->length != 0) continue;
+        }
+        break;
+      }
+      if (want() != 0) return true;
+      ChunkPtr frame = std::move(partial_);
+      const auto header = wire::decode_header(header_bytes(frame->view()));
+      if (!header) {
+        close(header.error());
+        return false;
+      }
+      frame->begin += wire::kFrameHeaderSize;
+      if (!take_frame(*header, frame->view(), &frame)) return false;
+      continue;
+    }
+    if (chunk->size() < wire::kFrameHeaderSize) {
+      partial_ = pool_.get();
+      partial_->begin = partial_->end = 0;
+      partial_->append(chunk->view());
+      return true;
+    }
+    const auto header = wire::decode_header(header_bytes(chunk->view()));
+    if (!header) {
+      close(header.error());
+      return false;
+    }
+    const std::size_t whole = wire::kFrameHeaderSize + header->length;
+    if (chunk->size() < whole) {
+      partial_ = pool_.get();
+      partial_->begin = partial_->end = 0;
+      partial_->append(chunk->view());
+      return true;
+    }
+    const bool last = chunk->size() == whole;
+    const ByteView payload = chunk->view().subspan(wire::kFrameHeaderSize, header->length);
+    chunk->begin += wire::kFrameHeaderSize;
+    if (!take_frame(*header, payload, last ? &chunk : nullptr)) return false;
+    if (last) return true;
+    chunk->begin += header->length;
+  }
+  return true;
+}
+
+bool Lane::take_frame(const wire::FrameHeader& header, ByteView payload, ChunkPtr* whole) {
+  if (const Status s = dispatch(header, payload, whole); !s) close(s.error());
+  return !closing_ && !down_;
+}
+
+Status Lane::dispatch(const wire::FrameHeader& header, ByteView payload, ChunkPtr* whole) {
+  if (!up_ && header.type != wire::FrameType::kControl)
+    return fail(Errc::kProtocol, "a frame before HELLO");
+  return header.label == 0 ? dispatch_lane(header, payload)
+                           : dispatch_circuit(header, payload, whole);
+}
+
+Status Lane::dispatch_lane(const wire::FrameHeader& header, ByteView payload) {
+  switch (header.type) {
+    case wire::FrameType::kControl:
+      return on_control_frame(header, payload);
+    case wire::FrameType::kSetup:
+      owner_.on_lane_setup(*this, static_cast<std::uint32_t>(header.offset), payload);
+      return {};
+    case wire::FrameType::kPathDown: {
+      TRY_ASSIGN(const auto batch, wire::decode_path_down(payload));
+      for (const std::uint32_t label : batch.labels) {
+        if (!labels_.known(label)) return fail(fabric::Errc::kBadLabel);
+        terminal(label, {.code = batch.code, .text = {}});
+        if (closing_ || down_) return {};
+      }
+      return {};
+    }
+    case wire::FrameType::kPing: {
+      std::uint8_t time[wire::kPongPayload];
+      put_little(time, options_.tell_time ? static_cast<std::uint64_t>(loop_.clock().unix_ms()) : 0,
+                 sizeof time);
+      put_frame({.type = wire::FrameType::kPong, .offset = header.offset}, time);
+      return {};
+    }
+    case wire::FrameType::kPong: {
+      const auto now = static_cast<std::uint64_t>(loop_.clock().mono_us()) & kTokenMask;
+      const auto sample = static_cast<std::int64_t>((now - header.offset) & kTokenMask);
+      if (sample < 60'000'000) rtt_us_ = rtt_us_ == 0 ? sample : (7 * rtt_us_ + sample) / 8;
+      learn_time(static_cast<std::int64_t>(get_little(payload.data(), payload.size())));
+      return {};
+    }
+    default:
+      return fail(Errc::kProtocol, std::string(wire::frame_name(header.type)) + " on label 0");
+  }
+}
+
+Status Lane::dispatch_circuit(const wire::FrameHeader& header, ByteView payload, ChunkPtr* whole) {
+  Attachment* a = labels_.find(header.label);
+  if (a == nullptr) {
+    // Late frames of a circuit that is over are harmless; a label that was never given out is not.
+    return labels_.known(header.label) ? Status{} : fail(fabric::Errc::kBadLabel);
+  }
+  switch (header.type) {
+    case wire::FrameType::kData:
+      return a->on_data(header.offset, payload, whole);
+    case wire::FrameType::kFin:
+      return a->on_fin(header.offset);
+    case wire::FrameType::kCredit:
+      a->on_credit(header.offset);
+      return {};
+    case wire::FrameType::kAck:
+      return a->on_ack(header.offset);
+    case wire::FrameType::kReset: {
+      TRY_ASSIGN(const auto reset, wire::decode_reset(payload));
+      terminal(header.label, reset);
+      return {};
+    }
+    case wire::FrameType::kSetupOk: {
+      const auto remote = static_cast<std::uint32_t>(header.offset);
+      if (a == draining_.get()) {
+        // We gave up meanwhile: the circuit ends before it began.
+        put_frame({.label = remote, .type = wire::FrameType::kReset},
+                  wire::encode(wire::Reset{.code = wire::ResetCode::kClosed, .text = {}}));
+        return {};
+      }
+      if (a->remote_ != 0) return fail(Errc::kProtocol, "a second SETUP_OK");
+      a->remote_ = remote;
+      return a->on_setup_ok(payload);
+    }
+    case wire::FrameType::kSetupErr: {
+      TRY_ASSIGN(const auto err, wire::decode_setup_err(payload));
+      labels_.release(header.label);
+      if (a == draining_.get()) return {};
+      if (a->remote_ != 0) return fail(Errc::kProtocol, "SETUP_ERR after SETUP_OK");
+      detach(*a);
+      a->on_setup_err(err);
+      return {};
+    }
+    default:
+      return fail(Errc::kProtocol, std::string(wire::frame_name(header.type)) + " on a circuit");
+  }
+}
+
+// The peer's last frame for a label of ours. It is answered once, and the label is free.
+void Lane::terminal(std::uint32_t label, const wire::Reset& reset) {
+  Attachment* a = labels_.find(label);
+  if (a == nullptr) return;
+  labels_.release(label);
+  if (a == draining_.get()) return;
+  const std::uint32_t remote = a->remote_;
+  detach(*a);
+  if (remote != 0)
+    put_frame({.label = remote, .type = wire::FrameType::kReset},
+              wire::encode(wire::Reset{.code = reset.code, .text = {}}));
+  a->on_reset(reset);
+}
+
+Status Lane::on_control_frame(const wire::FrameHeader& header, ByteView payload) {
+  const std::size_t cap = up_ ? options_.max_control : wire::kMaxPayload;
+  if (control_in_.size() + payload.size() > cap)
+    return fail(Errc::kTooLong, "control message over " + std::to_string(cap) + " bytes");
+  const bool more = (header.flags & wire::kFlagMore) != 0;
+  if (more && payload.size() < wire::kMaxPayload) return fail(Errc::kProtocol, "a short fragment");
+  if (more || !control_in_.empty()) append(control_in_, payload);
+  if (more) return {};
+  const Bytes joined = std::exchange(control_in_, {});
+  TRY_ASSIGN(auto message, wire::decode_control(joined.empty() ? payload : ByteView(joined)));
+  if (const auto* refused = std::get_if<wire::Refused>(&message.member)) {
+    go_down(Error(Errc::kRefused, refused->code + ": " + refused->text));
+    return {};
+  }
+  if (const auto* hello = std::get_if<wire::Hello>(&message.member)) return on_hello(*hello);
+  if (!up_) return fail(Errc::kProtocol, "a message before HELLO");
+  owner_.on_lane_control(*this, std::move(message));
+  return {};
+}
+
+Status Lane::on_hello(const wire::Hello& hello) {
+  if (up_) return fail(Errc::kProtocol, "a second HELLO");
+  if (hello.version_min > kVersion || hello.version_max < kVersion) {
+    return fail(Errc::kVersion, "we speak version " + std::to_string(kVersion) + ", the peer " +
+                                    std::to_string(hello.version_min) + " to " +
+                                    std::to_string(hello.version_max));
+  }
+  if (hello.network != peer().network().str())
+    return fail(Errc::kNetwork, "HELLO names another network than the certificate");
+  learn_time(hello.time_ms);
+  up_ = true;
+  owner_.on_lane_up(*this, hello);
+  return {};
+}
+
+// ---- liveness and the end
+// --------------------------------------------------------------------------------
+
+void Lane::on_probe_timer() {
+  if (down_) return;
+  const std::int64_t now = loop_.now_ms();
+  if (!up_ && now - started_ms_ >= options_.hello_ms) {
+    close(Error(Errc::kNoHello, "no HELLO within " + std::to_string(options_.hello_ms) + " ms"));
+    return;
+  }
+  // The kernel's acknowledgements are a sign of life too: a probe may be stuck behind data.
+  if (const std::uint64_t acked = loop::tcp_bytes_acked(stream_->fd()); acked > acked_bytes_) {
+    acked_bytes_ = acked;
+    heard_ms_ = now;
+  }
+  const std::int64_t silence = now - heard_ms_;
+  if (silence >= options_.dead_ms) {
+    go_down(Error(Errc::kDead, "nothing heard for " + std::to_string(silence) + " ms",
+                  Source::kPeer, true));
+    return;
+  }
+  if (silence >= options_.probe_ms || rtt_us_ == 0) {
+    put_frame({.type = wire::FrameType::kPing,
+               .offset = static_cast<std::uint64_t>(loop_.clock().mono_us()) & kTokenMask},
+              {});
+  }
+  probe_timer_.arm(options_.probe_ms);
+}
+
+void Lane::close(const Error& why) {
+  if (closing_ || down_) return;
+  if (!why.is(Errc::kClosed)) {
+    log::warn("lane.closing", {{"peer", peer().uri()},
+                               {"from", remote().str()},
+                               {"code", why.code()},
+                               {"why", why.context()}});
+  }
+  // The code tells an honest peer what to mend; the context stays here.
+  send_control({wire::Refused{.code = std::string(why.code()), .text = {}}});
+  closing_ = true;
+  go_down(why);
+}
+
+void Lane::go_down(const Error& why) {
+  if (down_) return;
+  if (!closing_) closing_ = true;
+  // What is queued may leave, then the connection ends; circuits end now.
+  (void)write_pending();
+  if (record_ == nullptr) {
+    fill_record();
+    (void)write_pending();
+  }
+  down_ = true;
+  probe_timer_.cancel();
+  tick_timer_.cancel();
+  loop_.defer([this, alive = alive_, why] {
+    if (!*alive) return;
+    // Each call may destroy other attachments; those leave the table by themselves.
+    for (std::uint32_t label = 1; label <= labels_.highest(); ++label) {
+      Attachment* a = labels_.find(label);
+      if (a == nullptr || a == draining_.get()) continue;
+      labels_.release(label);
+      detach(*a);
+      a->on_reset({.code = wire::ResetCode::kLaneLost, .text = {}});
+      if (!*alive) return;
+    }
+    stream_->close();
+    owner_.on_lane_down(*this, why);
+  });
+}
+
+void Lane::on_closed(const Error& why) {
+  go_down(why);
+}
+
+}  // namespace sally::lane
