@@ -51,9 +51,10 @@ class Process {
   Impl* impl_;
 };
 
-/// For a supervised child, at its start: the kernel sends it `signal` when its parent thread dies.
-/// False when the parent is already gone.
-bool die_with_parent(int signal);
+/// For a supervised child, at its start: the kernel sends it `signal` when the thread that started
+/// it dies. `parent` is the supervisor's process id (it passes it down); false when that one is
+/// gone already: the child should end.
+bool die_with_parent(int signal, int parent);
 
 /// Calls back for the given signals. Owned by main; loop's thread only. SIGPIPE is ignored
 /// process-wide by the first Loop.

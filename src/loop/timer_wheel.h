@@ -63,7 +63,7 @@ class TimerWheel {
   friend class Timer;
   static constexpr int kLevels = 4;
   static constexpr int kSlots = 256;
-  void link(Timer& t);
+  void link(Timer& t, std::int64_t earliest);
   void unlink(Timer& t);
   void push(Timer*& head, Timer& t, std::uint16_t slot);
   void cascade(int level, int slot);
