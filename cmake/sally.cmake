@@ -76,6 +76,7 @@ endfunction()
 # Reads cmake/layers.txt; the order of the file is the order of the layers.
 function(sally_layers)
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/cmake/layers.txt)
+  file(GLOB folders CONFIGURE_DEPENDS LIST_DIRECTORIES true ${CMAKE_SOURCE_DIR}/src/*)  # a new folder configures again
   file(STRINGS ${CMAKE_SOURCE_DIR}/cmake/layers.txt lines REGEX "^[a-z]")
   foreach(line IN LISTS lines)
     string(REGEX MATCH "^([a-z]+):([^:]*):(.*)$" _ "${line}")
