@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/bytes.h"
+
+namespace sally::store {
+
+/// Rows as values. Times are Unix milliseconds unless a name says seconds; 0 = never.
+
+enum class Kind : std::uint8_t { kDevice = 1, kRouter, kController, kAdmin, kSigner };
+/// "device", "router", ... as in identity URIs.
+std::string_view kind_name(Kind kind);
+
+/// The numbers of proto Standing.
+enum class Standing : std::uint8_t { kActive = 1, kSuspended = 2, kRevoked = 3 };
+std::string_view standing_name(Standing standing);
+
+struct Network {
+  std::string id;              ///< trust domain
+  std::string name;            ///< for people
+  std::string controller_url;  ///< https://host:port, the issuer of enrolment tokens
+  std::int64_t created_ms = 0;
+};
+
+/// A CA of the network. The key lies in a file of mode 0600 that `key_ref` names; it is never in
+/// the database.
+struct Authority {
+  std::string name;  ///< "root", "devices-1", "infrastructure-1"
+  std::string purpose;
+  std::uint32_t generation = 1;
+  Bytes certificate;  ///< DER
+  std::string key_ref;
+  std::int64_t created_ms = 0;
+};
+
+/// Anything with a certificate. A removed identity stays as a tombstone: its id is never used
+/// again, its name may be.
+struct Identity {
+  std::string id;
+  std::string name;
+  Kind kind = Kind::kDevice;
+  std::vector<std::string> tags;  ///< without '#', sorted
+  Standing standing = Standing::kActive;
+  std::uint64_t credential_epoch = 0;
+  std::uint64_t attr_epoch = 0;
+  std::int64_t created_ms = 0;
+  std::int64_t changed_ms = 0;
+  std::int64_t removed_ms = 0;
+};
+
+struct CertificateRow {
+  std::string serial;  ///< lower-case hex
+  std::string identity;
+  std::string profile;
+  std::string key_hash;  ///< SHA-256 of the SubjectPublicKeyInfo, hex
+  std::int64_t not_before_s = 0;
+  std::int64_t not_after_s = 0;
+  std::int64_t issued_ms = 0;
+  std::int64_t revoked_ms = 0;
+  Bytes der;
+};
+
+/// A one-time token. Only an HMAC of its id is kept.
+struct Enrollment {
+  std::string id;  ///< public handle
+  Bytes token_mac;
+  std::string identity;
+  Kind kind = Kind::kDevice;
+  std::int64_t created_ms = 0;
+  std::int64_t expires_ms = 0;
+  std::int64_t used_ms = 0;
+  std::int64_t revoked_ms = 0;
+};
+
+/// The numbers of proto E2e.
+enum class E2e : std::uint8_t { kTls = 1, kCompatible = 2, kNone = 3 };
+std::string_view e2e_name(E2e e2e);
+
+struct Service {
+  std::string id;
+  std::string name;
+  E2e e2e = E2e::kTls;
+  std::string host_config;       ///< host.v1 JSON or empty
+  std::string intercept_config;  ///< intercept.v1 JSON or empty
+  std::uint64_t version = 0;     ///< change-log version of the last signed record
+  std::int64_t created_ms = 0;
+  std::int64_t record_until_ms = 0;  ///< end of the last signed record
+};
+
+enum class GrantKind : std::uint8_t { kDial = 1, kBind = 2 };
+struct Grant {
+  std::string id;
+  std::string service;
+  GrantKind kind = GrantKind::kDial;
+  std::string selector;  ///< "#tag", "@id", "*"
+  std::int64_t created_ms = 0;
+};
+
+/// What a router has besides its identity; alternative names come from here, never from a request.
+struct RouterInfo {
+  std::string id;
+  std::vector<std::string> addresses;  ///< host:port, as devices dial it
+  std::vector<std::string> dns;
+  std::vector<std::string> ips;
+};
+
+using Hash = std::array<std::uint8_t, 32>;
+
+/// One entry of the replicated change log.
+struct LogRow {
+  std::uint64_t version = 0;
+  Bytes entry;  ///< LogEntry
+  Hash hash{};
+};
+struct LogHead {
+  std::uint64_t version = 0;
+  Hash hash{};
+};
+
+struct AuditRow {
+  std::uint64_t seq = 0;
+  std::int64_t at_ms = 0;
+  std::string actor;    ///< "admin/root", "device/ab12", "system"
+  std::string action;   ///< "device.add", "enroll.done", ...
+  std::string subject;  ///< id
+  std::string detail;   ///< JSON object or empty
+  Hash hash{};
+};
+
+struct Page {
+  std::size_t limit = 100;
+  std::size_t offset = 0;
+};
+
+}  // namespace sally::store

@@ -1,0 +1,618 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "store/store.h"
+
+#include <algorithm>
+#include <array>
+#include <mutex>
+
+#include "base/text.h"
+#include "store/sqlite/database.h"
+
+namespace sally::store {
+namespace {
+
+constexpr std::array<const char*, 1> kMigrations{
+#include "store/migrations/0001_initial.sql.inc"
+};
+
+// Text of statements: literals, because the statement cache keys on their addresses.
+#define IDENTITY_COLUMNS                                                                         \
+  "id, name, kind, standing, credential_epoch, attr_epoch, created_ms, changed_ms, removed_ms, " \
+  "(SELECT group_concat(tag, char(10)) FROM (SELECT tag FROM identity_tags t WHERE "             \
+  "t.network=identities.network AND t.identity=identities.id ORDER BY tag))"
+#define CERTIFICATE_COLUMNS \
+  "serial, identity, profile, key_hash, not_before_s, not_after_s, issued_ms, revoked_ms, der"
+#define ENROLLMENT_COLUMNS \
+  "id, token_mac, identity, kind, created_ms, expires_ms, used_ms, revoked_ms"
+#define SERVICE_COLUMNS \
+  "id, name, e2e, host_config, intercept_config, version, created_ms, record_until_ms"
+
+std::string join(const std::vector<std::string>& list) {
+  std::string out;
+  for (const auto& s : list) {
+    if (!out.empty()) out += '\n';
+    out += s;
+  }
+  return out;
+}
+
+std::vector<std::string> unjoin(const std::string& text) {
+  std::vector<std::string> out;
+  if (text.empty()) return out;
+  for (const auto part : split(text, '\n')) out.emplace_back(part);
+  return out;
+}
+
+Identity read_identity(Statement& s) {
+  Identity r;
+  r.id = s.text();
+  r.name = s.text();
+  r.kind = static_cast<Kind>(s.i64());
+  r.standing = static_cast<Standing>(s.i64());
+  r.credential_epoch = s.u64();
+  r.attr_epoch = s.u64();
+  r.created_ms = s.i64();
+  r.changed_ms = s.i64();
+  r.removed_ms = s.i64();
+  r.tags = unjoin(s.text());
+  return r;
+}
+
+CertificateRow read_certificate(Statement& s) {
+  CertificateRow r;
+  r.serial = s.text();
+  r.identity = s.text();
+  r.profile = s.text();
+  r.key_hash = s.text();
+  r.not_before_s = s.i64();
+  r.not_after_s = s.i64();
+  r.issued_ms = s.i64();
+  r.revoked_ms = s.i64();
+  r.der = s.blob();
+  return r;
+}
+
+Enrollment read_enrollment(Statement& s) {
+  Enrollment r;
+  r.id = s.text();
+  r.token_mac = s.blob();
+  r.identity = s.text();
+  r.kind = static_cast<Kind>(s.i64());
+  r.created_ms = s.i64();
+  r.expires_ms = s.i64();
+  r.used_ms = s.i64();
+  r.revoked_ms = s.i64();
+  return r;
+}
+
+Service read_service(Statement& s) {
+  Service r;
+  r.id = s.text();
+  r.name = s.text();
+  r.e2e = static_cast<E2e>(s.i64());
+  r.host_config = s.text();
+  r.intercept_config = s.text();
+  r.version = s.u64();
+  r.created_ms = s.i64();
+  r.record_until_ms = s.i64();
+  return r;
+}
+
+Grant read_grant(Statement& s) {
+  Grant r;
+  r.id = s.text();
+  r.service = s.text();
+  r.kind = static_cast<GrantKind>(s.i64());
+  r.selector = s.text();
+  r.created_ms = s.i64();
+  return r;
+}
+
+AuditRow read_audit(Statement& s) {
+  AuditRow r;
+  r.seq = s.u64();
+  r.at_ms = s.i64();
+  r.actor = s.text();
+  r.action = s.text();
+  r.subject = s.text();
+  r.detail = s.text();
+  const Bytes h = s.blob();
+  if (h.size() == r.hash.size()) std::copy(h.begin(), h.end(), r.hash.begin());
+  return r;
+}
+
+// What an audit row's hash covers: everything, with lengths, so that no two rows share an encoding.
+Bytes audit_input(const Hash& previous, std::string_view network, const AuditRow& row) {
+  Bytes in = to_bytes(ByteView(previous));
+  put_big(in, row.seq, 8);
+  put_big(in, static_cast<std::uint64_t>(row.at_ms), 8);
+  for (const std::string_view part :
+       {network, std::string_view(row.actor), std::string_view(row.action),
+        std::string_view(row.subject), std::string_view(row.detail)}) {
+    put_big(in, part.size(), 4);
+    append(in, as_bytes(part));
+  }
+  return in;
+}
+
+class SqliteTransaction final : public Transaction {
+ public:
+  SqliteTransaction(Database& db, const Hooks& hooks, std::unique_lock<std::mutex> lock,
+                    std::string network, std::int64_t now_ms, bool writable)
+      : db_(db),
+        hooks_(hooks),
+        lock_(std::move(lock)),
+        network_(std::move(network)),
+        now_ms_(now_ms),
+        writable_(writable) {}
+  ~SqliteTransaction() override {
+    if (open_) (void)db_.exec("ROLLBACK");
+  }
+  SqliteTransaction(const SqliteTransaction&) = delete;
+  SqliteTransaction& operator=(const SqliteTransaction&) = delete;
+
+  // ---- reads
+  Result<Network> network() const override {
+    auto s = query("SELECT id, name, controller_url, created_ms FROM networks WHERE id=?");
+    TRY_ASSIGN(const bool row, s.step());
+    if (!row) return fail(Errc::kNotFound, "network " + network_);
+    Network n;
+    n.id = s.text();
+    n.name = s.text();
+    n.controller_url = s.text();
+    n.created_ms = s.i64();
+    return n;
+  }
+  Result<std::vector<Authority>> authorities() const override {
+    auto s = query(
+        "SELECT name, purpose, generation, certificate, key_ref, created_ms FROM authorities "
+        "WHERE network=? ORDER BY name");
+    return all<Authority>(s, [](Statement& q) {
+      Authority a;
+      a.name = q.text();
+      a.purpose = q.text();
+      a.generation = static_cast<std::uint32_t>(q.i64());
+      a.certificate = q.blob();
+      a.key_ref = q.text();
+      a.created_ms = q.i64();
+      return a;
+    });
+  }
+  Result<std::optional<Identity>> identity(std::string_view id) const override {
+    auto s = query("SELECT " IDENTITY_COLUMNS " FROM identities WHERE network=? AND id=?");
+    s << id;
+    return one<Identity>(s, read_identity);
+  }
+  Result<std::optional<Identity>> identity_named(Kind kind, std::string_view name) const override {
+    auto s = query("SELECT " IDENTITY_COLUMNS
+                   " FROM identities WHERE network=? AND kind=? AND name=? AND removed_ms=0");
+    s << static_cast<std::int64_t>(kind) << name;
+    return one<Identity>(s, read_identity);
+  }
+  Result<std::vector<Identity>> identities(Kind kind, Page page) const override {
+    auto s = query("SELECT " IDENTITY_COLUMNS
+                   " FROM identities WHERE network=? AND kind=? AND removed_ms=0 ORDER BY name "
+                   "LIMIT ? OFFSET ?");
+    s << static_cast<std::int64_t>(kind) << std::uint64_t{page.limit} << std::uint64_t{page.offset};
+    return all<Identity>(s, read_identity);
+  }
+  Result<std::uint64_t> count_identities(Kind kind) const override {
+    auto s = query("SELECT count(*) FROM identities WHERE network=? AND kind=? AND removed_ms=0");
+    s << static_cast<std::int64_t>(kind);
+    TRY(s.step());
+    return s.u64();
+  }
+  Result<std::vector<Identity>> special_identities() const override {
+    auto s = query("SELECT " IDENTITY_COLUMNS
+                   " FROM identities WHERE network=? AND (standing != 1 OR credential_epoch > 0 OR "
+                   "attr_epoch > 0 OR removed_ms > 0) ORDER BY id");
+    return all<Identity>(s, read_identity);
+  }
+  Result<std::optional<CertificateRow>> certificate(std::string_view serial) const override {
+    auto s = query("SELECT " CERTIFICATE_COLUMNS " FROM certificates WHERE network=? AND serial=?");
+    s << serial;
+    return one<CertificateRow>(s, read_certificate);
+  }
+  Result<std::vector<CertificateRow>> certificates_of(std::string_view identity) const override {
+    auto s =
+        query("SELECT " CERTIFICATE_COLUMNS
+              " FROM certificates WHERE network=? AND identity=? ORDER BY issued_ms DESC, serial");
+    s << identity;
+    return all<CertificateRow>(s, read_certificate);
+  }
+  Result<std::vector<CertificateRow>> revoked_certificates(std::int64_t now_s) const override {
+    auto s = query("SELECT " CERTIFICATE_COLUMNS
+                   " FROM certificates WHERE network=? AND revoked_ms > 0 AND not_after_s > ? "
+                   "ORDER BY serial");
+    s << now_s;
+    return all<CertificateRow>(s, read_certificate);
+  }
+  Result<std::optional<Enrollment>> enrollment(std::string_view id) const override {
+    auto s = query("SELECT " ENROLLMENT_COLUMNS " FROM enrollments WHERE network=? AND id=?");
+    s << id;
+    return one<Enrollment>(s, read_enrollment);
+  }
+  Result<std::optional<Enrollment>> enrollment_by_mac(ByteView mac) const override {
+    auto s =
+        query("SELECT " ENROLLMENT_COLUMNS " FROM enrollments WHERE network=? AND token_mac=?");
+    s << mac;
+    return one<Enrollment>(s, read_enrollment);
+  }
+  Result<std::vector<Enrollment>> enrollments(Page page) const override {
+    auto s =
+        query("SELECT " ENROLLMENT_COLUMNS
+              " FROM enrollments WHERE network=? ORDER BY created_ms DESC, id LIMIT ? OFFSET ?");
+    s << std::uint64_t{page.limit} << std::uint64_t{page.offset};
+    return all<Enrollment>(s, read_enrollment);
+  }
+  Result<std::optional<Service>> service(std::string_view id) const override {
+    auto s = query("SELECT " SERVICE_COLUMNS " FROM services WHERE network=? AND id=?");
+    s << id;
+    return one<Service>(s, read_service);
+  }
+  Result<std::optional<Service>> service_named(std::string_view name) const override {
+    auto s = query("SELECT " SERVICE_COLUMNS " FROM services WHERE network=? AND name=?");
+    s << name;
+    return one<Service>(s, read_service);
+  }
+  Result<std::vector<Service>> services(Page page) const override {
+    auto s = query("SELECT " SERVICE_COLUMNS
+                   " FROM services WHERE network=? ORDER BY name LIMIT ? OFFSET ?");
+    s << std::uint64_t{page.limit} << std::uint64_t{page.offset};
+    return all<Service>(s, read_service);
+  }
+  Result<std::vector<Grant>> grants(std::string_view service) const override {
+    auto s = query(
+        "SELECT id, service, kind, selector, created_ms FROM grants WHERE network=? AND "
+        "(?='' OR service=?) ORDER BY service, kind, selector");
+    s << service << service;
+    return all<Grant>(s, read_grant);
+  }
+  Result<std::optional<Grant>> grant(std::string_view id) const override {
+    auto s = query(
+        "SELECT id, service, kind, selector, created_ms FROM grants WHERE network=? AND id=?");
+    s << id;
+    return one<Grant>(s, read_grant);
+  }
+  Result<std::optional<RouterInfo>> router_info(std::string_view id) const override {
+    auto s = query("SELECT id, addresses, dns, ips FROM routers WHERE network=? AND id=?");
+    s << id;
+    return one<RouterInfo>(s, [](Statement& q) {
+      RouterInfo r;
+      r.id = q.text();
+      r.addresses = unjoin(q.text());
+      r.dns = unjoin(q.text());
+      r.ips = unjoin(q.text());
+      return r;
+    });
+  }
+  Result<LogHead> log_head() const override {
+    auto s =
+        query("SELECT version, hash FROM change_log WHERE network=? ORDER BY version DESC LIMIT 1");
+    LogHead head;
+    TRY_ASSIGN(const bool row, s.step());
+    if (!row) return head;
+    head.version = s.u64();
+    const Bytes h = s.blob();
+    if (h.size() != head.hash.size()) return fail(Errc::kLogTampered, "hash size", Source::kLocal);
+    std::copy(h.begin(), h.end(), head.hash.begin());
+    return head;
+  }
+  Result<std::vector<LogRow>> log_after(std::uint64_t version, std::size_t limit) const override {
+    auto s = query(
+        "SELECT version, entry, hash FROM change_log WHERE network=? AND version > ? "
+        "ORDER BY version LIMIT ?");
+    s << version << std::uint64_t{limit};
+    return all<LogRow>(s, [](Statement& q) {
+      LogRow r;
+      r.version = q.u64();
+      r.entry = q.blob();
+      const Bytes h = q.blob();
+      if (h.size() == r.hash.size()) std::copy(h.begin(), h.end(), r.hash.begin());
+      return r;
+    });
+  }
+  Result<std::vector<AuditRow>> audit_rows(std::uint64_t before, std::size_t limit) const override {
+    auto s = query(
+        "SELECT seq, at_ms, actor, action, subject, detail, hash FROM audit WHERE network=? AND "
+        "(?=0 OR seq < ?) ORDER BY seq DESC LIMIT ?");
+    s << before << before << std::uint64_t{limit};
+    return all<AuditRow>(s, read_audit);
+  }
+  Result<std::uint64_t> verify_chains() const override {
+    std::uint64_t rows = 0;
+    Hash previous{};
+    auto a = query(
+        "SELECT seq, at_ms, actor, action, subject, detail, hash FROM audit WHERE network=? ORDER "
+        "BY seq");
+    for (;;) {
+      TRY_ASSIGN(const bool row, a.step());
+      if (!row) break;
+      const AuditRow r = read_audit(a);
+      if (r.seq != ++rows || hooks_.sha256(audit_input(previous, network_, r)) != r.hash)
+        return fail(Errc::kAuditTampered, "audit row " + std::to_string(rows), Source::kLocal);
+      previous = r.hash;
+    }
+    std::uint64_t version = 0;
+    previous = {};
+    auto l = query("SELECT version, entry, hash FROM change_log WHERE network=? ORDER BY version");
+    for (;;) {
+      TRY_ASSIGN(const bool row, l.step());
+      if (!row) break;
+      const std::uint64_t v = l.u64();
+      const Bytes entry = l.blob();
+      const Bytes stored = l.blob();
+      Bytes in = to_bytes(ByteView(previous));
+      append(in, entry);
+      previous = hooks_.sha256(in);
+      if (v != ++version ||
+          !std::equal(stored.begin(), stored.end(), previous.begin(), previous.end()))
+        return fail(Errc::kLogTampered, "change log version " + std::to_string(version),
+                    Source::kLocal);
+    }
+    return rows + version;
+  }
+
+  // ---- changes
+  Status put_network(const Network& r) override {
+    auto s = change(
+        "INSERT INTO networks(id, name, controller_url, created_ms) VALUES(?,?,?,?) ON "
+        "CONFLICT(id) "
+        "DO UPDATE SET name=excluded.name, controller_url=excluded.controller_url");
+    if (r.id != network_) return fail(Errc::kInternal, "another network's row", Source::kInternal);
+    s << r.name << r.controller_url << r.created_ms;
+    return run(s);
+  }
+  Status put_authority(const Authority& r) override {
+    auto s = change(
+        "INSERT OR REPLACE INTO authorities(network, name, purpose, generation, certificate, "
+        "key_ref, "
+        "created_ms) VALUES(?,?,?,?,?,?,?)");
+    s << r.name << r.purpose << r.generation << ByteView(r.certificate) << r.key_ref
+      << r.created_ms;
+    return run(s);
+  }
+  Status put_identity(const Identity& r) override {
+    auto s = change(
+        "INSERT INTO identities(network, id, name, kind, standing, credential_epoch, attr_epoch, "
+        "created_ms, changed_ms, removed_ms) VALUES(?,?,?,?,?,?,?,?,?,?) ON CONFLICT(network, id) "
+        "DO UPDATE "
+        "SET name=excluded.name, standing=excluded.standing, "
+        "credential_epoch=excluded.credential_epoch, "
+        "attr_epoch=excluded.attr_epoch, changed_ms=excluded.changed_ms, "
+        "removed_ms=excluded.removed_ms");
+    s << r.id << r.name << static_cast<std::int64_t>(r.kind)
+      << static_cast<std::int64_t>(r.standing) << r.credential_epoch << r.attr_epoch << r.created_ms
+      << now_ms_ << r.removed_ms;
+    TRY(run(s));
+    auto d = change("DELETE FROM identity_tags WHERE network=? AND identity=?");
+    d << r.id;
+    TRY(run(d));
+    for (const auto& tag : r.tags) {
+      auto t = change("INSERT OR IGNORE INTO identity_tags(network, identity, tag) VALUES(?,?,?)");
+      t << r.id << tag;
+      TRY(run(t));
+    }
+    return {};
+  }
+  Status put_certificate(const CertificateRow& r) override {
+    auto s = change(
+        "INSERT INTO certificates(network, serial, identity, profile, key_hash, not_before_s, "
+        "not_after_s, "
+        "issued_ms, revoked_ms, der) VALUES(?,?,?,?,?,?,?,?,?,?) ON CONFLICT(network, serial) DO "
+        "UPDATE SET "
+        "revoked_ms=excluded.revoked_ms");
+    s << r.serial << r.identity << r.profile << r.key_hash << r.not_before_s << r.not_after_s
+      << r.issued_ms << r.revoked_ms << ByteView(r.der);
+    return run(s);
+  }
+  Status put_enrollment(const Enrollment& r) override {
+    auto s = change(
+        "INSERT INTO enrollments(network, id, token_mac, identity, kind, created_ms, expires_ms, "
+        "used_ms, "
+        "revoked_ms) VALUES(?,?,?,?,?,?,?,?,?) ON CONFLICT(network, id) DO UPDATE SET "
+        "used_ms=excluded.used_ms, revoked_ms=excluded.revoked_ms");
+    s << r.id << ByteView(r.token_mac) << r.identity << static_cast<std::int64_t>(r.kind)
+      << r.created_ms << r.expires_ms << r.used_ms << r.revoked_ms;
+    return run(s);
+  }
+  Status put_service(const Service& r) override {
+    auto s = change(
+        "INSERT INTO services(network, id, name, e2e, host_config, intercept_config, version, "
+        "created_ms, "
+        "record_until_ms) VALUES(?,?,?,?,?,?,?,?,?) ON CONFLICT(network, id) DO UPDATE SET "
+        "name=excluded.name, e2e=excluded.e2e, host_config=excluded.host_config, "
+        "intercept_config=excluded.intercept_config, version=excluded.version, "
+        "record_until_ms=excluded.record_until_ms");
+    s << r.id << r.name << static_cast<std::int64_t>(r.e2e) << r.host_config << r.intercept_config
+      << r.version << r.created_ms << r.record_until_ms;
+    return run(s);
+  }
+  Status remove_service(std::string_view id) override {
+    auto g = change("DELETE FROM grants WHERE network=? AND service=?");
+    g << id;
+    TRY(run(g));
+    auto s = change("DELETE FROM services WHERE network=? AND id=?");
+    s << id;
+    return run_one(s);
+  }
+  Status put_grant(const Grant& r) override {
+    auto s = change(
+        "INSERT INTO grants(network, id, service, kind, selector, created_ms) VALUES(?,?,?,?,?,?)");
+    s << r.id << r.service << static_cast<std::int64_t>(r.kind) << r.selector << r.created_ms;
+    return run(s);
+  }
+  Status remove_grant(std::string_view id) override {
+    auto s = change("DELETE FROM grants WHERE network=? AND id=?");
+    s << id;
+    return run_one(s);
+  }
+  Status put_router_info(const RouterInfo& r) override {
+    auto s = change(
+        "INSERT OR REPLACE INTO routers(network, id, addresses, dns, ips) VALUES(?,?,?,?,?)");
+    s << r.id << join(r.addresses) << join(r.dns) << join(r.ips);
+    return run(s);
+  }
+  Status remove_router_info(std::string_view id) override {
+    auto s = change("DELETE FROM routers WHERE network=? AND id=?");
+    s << id;
+    return run_one(s);
+  }
+
+  Status audit(std::string_view actor, std::string_view action, std::string_view subject,
+               std::string_view detail) override {
+    TRY_ASSIGN(const auto last, audit_rows(0, 1));
+    AuditRow row;
+    row.seq = last.empty() ? 1 : last.front().seq + 1;
+    row.at_ms = now_ms_;
+    row.actor = actor;
+    row.action = action;
+    row.subject = subject;
+    row.detail = detail;
+    row.hash = hooks_.sha256(audit_input(last.empty() ? Hash{} : last.front().hash, network_, row));
+    auto s = change(
+        "INSERT INTO audit(network, seq, at_ms, actor, action, subject, detail, hash) "
+        "VALUES(?,?,?,?,?,?,?,?)");
+    s << row.seq << row.at_ms << row.actor << row.action << row.subject << row.detail
+      << ByteView(row.hash);
+    TRY(run(s));
+    audited_ = true;
+    return {};
+  }
+
+  Result<std::uint64_t> append_op(ByteView op) override {
+    TRY_ASSIGN(const LogHead head, log_head());
+    const std::uint64_t version = head.version + 1;
+    const Bytes entry = hooks_.log_entry(version, op);
+    Bytes in = to_bytes(ByteView(head.hash));
+    append(in, entry);
+    const Hash hash = hooks_.sha256(in);
+    auto s =
+        change("INSERT INTO change_log(network, version, at_ms, entry, hash) VALUES(?,?,?,?,?)");
+    s << version << now_ms_ << ByteView(entry) << ByteView(hash);
+    TRY(run(s));
+    return version;
+  }
+
+  Status commit() override {
+    if (!open_) return fail(Errc::kInternal, "transaction is over", Source::kInternal);
+    if (failed_)
+      return fail(Errc::kInternal, "a change of this transaction failed", Source::kInternal);
+    if (changed_ && !audited_)
+      return fail(Errc::kNoAudit, "a change needs an audit row", Source::kInternal);
+    TRY(db_.exec("COMMIT"));
+    open_ = false;
+    lock_.unlock();
+    return {};
+  }
+
+ private:
+  // Every statement's first parameter is the network.
+  Statement query(const char* sql) const {
+    Statement s = db_.statement(sql);
+    s << std::string_view(network_);
+    return s;
+  }
+  Statement change(const char* sql) {
+    changed_ = true;
+    return query(sql);
+  }
+  Status run(Statement& s) {
+    if (!writable_) return fail(Errc::kReadOnly, "change in a read transaction", Source::kInternal);
+    auto r = s.run();
+    if (!r) failed_ = true;
+    return r;
+  }
+  Status run_one(Statement& s) {
+    TRY(run(s));
+    if (sqlite3_changes(db_.native()) == 0) return fail(Errc::kNotFound, "no such row");
+    return {};
+  }
+  template <typename T, typename F>
+  Result<std::optional<T>> one(Statement& s, F read) const {
+    TRY_ASSIGN(const bool row, s.step());
+    if (!row) return std::optional<T>();
+    return std::optional<T>(read(s));
+  }
+  template <typename T, typename F>
+  Result<std::vector<T>> all(Statement& s, F read) const {
+    std::vector<T> out;
+    for (;;) {
+      TRY_ASSIGN(const bool row, s.step());
+      if (!row) return out;
+      out.push_back(read(s));
+    }
+  }
+
+  Database& db_;
+  const Hooks& hooks_;
+  std::unique_lock<std::mutex> lock_;
+  std::string network_;
+  std::int64_t now_ms_;
+  bool writable_;
+  bool open_ = true, changed_ = false, audited_ = false, failed_ = false;
+};
+
+class SqliteStore final : public Store {
+ public:
+  SqliteStore(std::unique_ptr<Database> db, const Hooks& hooks)
+      : db_(std::move(db)), hooks_(hooks) {}
+
+  Status migrate() {
+    std::int64_t have = 0;
+    {
+      auto s = db_->statement("PRAGMA user_version");
+      TRY(s.step());
+      have = s.i64();
+    }
+    if (have > static_cast<std::int64_t>(kMigrations.size()))
+      return fail(Errc::kNewerSchema,
+                  "database schema " + std::to_string(have) + "; this program knows " +
+                      std::to_string(kMigrations.size()) + ": use a newer version",
+                  Source::kConfig);
+    for (auto n = static_cast<std::size_t>(have); n < kMigrations.size(); ++n)
+      TRY(db_->exec("BEGIN IMMEDIATE;" + std::string(kMigrations[n]) +
+                    "PRAGMA user_version=" + std::to_string(n + 1) + ";COMMIT"));
+    return {};
+  }
+
+  Result<std::unique_ptr<Transaction>> begin(const NetworkId& network,
+                                             std::int64_t now_ms) override {
+    std::unique_lock lock(mutex_);
+    TRY(db_->exec("BEGIN IMMEDIATE"));
+    return std::make_unique<SqliteTransaction>(*db_, hooks_, std::move(lock), network.str(), now_ms,
+                                               true);
+  }
+  Result<std::unique_ptr<const Transaction>> read(const NetworkId& network) override {
+    std::unique_lock lock(mutex_);
+    TRY(db_->exec("BEGIN"));
+    return std::make_unique<SqliteTransaction>(*db_, hooks_, std::move(lock), network.str(), 0,
+                                               false);
+  }
+  Result<std::vector<NetworkId>> networks() override {
+    const std::unique_lock lock(mutex_);
+    auto s = db_->statement("SELECT id FROM networks ORDER BY id");
+    std::vector<NetworkId> out;
+    for (;;) {
+      TRY_ASSIGN(const bool row, s.step());
+      if (!row) return out;
+      out.emplace_back(s.text());
+    }
+  }
+
+ private:
+  std::mutex mutex_;
+  std::unique_ptr<Database> db_;
+  Hooks hooks_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Store>> open_sqlite(const std::string& path, const Hooks& hooks) {
+  TRY_ASSIGN(auto db, Database::open(path));
+  auto store = std::make_unique<SqliteStore>(std::move(db), hooks);
+  TRY(store->migrate());
+  return std::unique_ptr<Store>(std::move(store));
+}
+
+}  // namespace sally::store

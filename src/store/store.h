@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+#include "base/ids.h"
+#include "store/errc.h"
+#include "store/model.h"
+
+namespace sally::store {
+
+/// Work on one network's rows: const calls read, the others change, nothing is visible before
+/// commit(). Owned by the caller, on one thread, for as short as possible: it holds the network's
+/// lock. Destruction without commit undoes everything. Fails with store codes; after a failed
+/// change only destruction makes sense.
+class Transaction {
+ public:
+  virtual ~Transaction() = default;
+
+  // ---- reads; nullopt where there is no such row in this network
+  [[nodiscard]] virtual Result<Network> network() const = 0;
+  [[nodiscard]] virtual Result<std::vector<Authority>> authorities() const = 0;
+  [[nodiscard]] virtual Result<std::optional<Identity>> identity(std::string_view id) const = 0;
+  /// By name among those not removed.
+  [[nodiscard]] virtual Result<std::optional<Identity>> identity_named(
+      Kind kind, std::string_view name) const = 0;
+  /// Not removed, by name.
+  [[nodiscard]] virtual Result<std::vector<Identity>> identities(Kind kind, Page page) const = 0;
+  [[nodiscard]] virtual Result<std::uint64_t> count_identities(Kind kind) const = 0;
+  /// All that routers must know of: not simply active at credential epoch 0 (tombstones included).
+  [[nodiscard]] virtual Result<std::vector<Identity>> special_identities() const = 0;
+  [[nodiscard]] virtual Result<std::optional<CertificateRow>> certificate(
+      std::string_view serial) const = 0;
+  /// Newest first.
+  [[nodiscard]] virtual Result<std::vector<CertificateRow>> certificates_of(
+      std::string_view identity) const = 0;
+  /// Revoked and not yet past their end.
+  [[nodiscard]] virtual Result<std::vector<CertificateRow>> revoked_certificates(
+      std::int64_t now_s) const = 0;
+  [[nodiscard]] virtual Result<std::optional<Enrollment>> enrollment(std::string_view id) const = 0;
+  [[nodiscard]] virtual Result<std::optional<Enrollment>> enrollment_by_mac(ByteView mac) const = 0;
+  /// Newest first.
+  [[nodiscard]] virtual Result<std::vector<Enrollment>> enrollments(Page page) const = 0;
+  [[nodiscard]] virtual Result<std::optional<Service>> service(std::string_view id) const = 0;
+  [[nodiscard]] virtual Result<std::optional<Service>> service_named(
+      std::string_view name) const = 0;
+  [[nodiscard]] virtual Result<std::vector<Service>> services(Page page) const = 0;
+  /// Of one service, or of all where `service` is empty.
+  [[nodiscard]] virtual Result<std::vector<Grant>> grants(std::string_view service) const = 0;
+  [[nodiscard]] virtual Result<std::optional<Grant>> grant(std::string_view id) const = 0;
+  [[nodiscard]] virtual Result<std::optional<RouterInfo>> router_info(
+      std::string_view id) const = 0;
+  [[nodiscard]] virtual Result<LogHead> log_head() const = 0;
+  /// Entries after `version`, in order, at most `limit`.
+  [[nodiscard]] virtual Result<std::vector<LogRow>> log_after(std::uint64_t version,
+                                                              std::size_t limit) const = 0;
+  /// Newest first; `before` 0 = from the end.
+  [[nodiscard]] virtual Result<std::vector<AuditRow>> audit_rows(std::uint64_t before,
+                                                                 std::size_t limit) const = 0;
+  /// Walks both chains from their start; kAuditTampered or kLogTampered names the first wrong row.
+  /// Rows checked.
+  [[nodiscard]] virtual Result<std::uint64_t> verify_chains() const = 0;
+
+  // ---- changes; put_ inserts or replaces the row of that id
+  virtual Status put_network(const Network& row) = 0;
+  virtual Status put_authority(const Authority& row) = 0;
+  /// kConflict where the name is taken by another identity of the kind.
+  virtual Status put_identity(const Identity& row) = 0;
+  virtual Status put_certificate(const CertificateRow& row) = 0;
+  virtual Status put_enrollment(const Enrollment& row) = 0;
+  virtual Status put_service(const Service& row) = 0;
+  /// Takes its grants along.
+  virtual Status remove_service(std::string_view id) = 0;
+  /// kConflict where the same grant exists.
+  virtual Status put_grant(const Grant& row) = 0;
+  virtual Status remove_grant(std::string_view id) = 0;
+  virtual Status put_router_info(const RouterInfo& row) = 0;
+  virtual Status remove_router_info(std::string_view id) = 0;
+
+  /// Appends to the hash-chained audit; every change needs one.
+  virtual Status audit(std::string_view actor, std::string_view action, std::string_view subject,
+                       std::string_view detail = {}) = 0;
+  /// Appends an encoded StateOp to the change log; its version.
+  virtual Result<std::uint64_t> append_op(ByteView op) = 0;
+
+  /// Durable when it returns success. kNoAudit where rows changed and nobody said why.
+  virtual Status commit() = 0;
+};
+
+/// How the layers above compute what this folder only stores.
+struct Hooks {
+  Hash (*sha256)(ByteView data) = nullptr;
+  /// Encoded LogEntry.
+  Bytes (*log_entry)(std::uint64_t version, ByteView op) = nullptr;
+};
+
+/// The database of a controller: all networks, one writer.
+/// Owned by the controller; any thread, transactions exclude each other.
+/// A thread must not begin a second transaction while it holds one.
+/// Fails with store codes; an open store survives kill -9 at any moment.
+class Store {
+ public:
+  virtual ~Store() = default;
+  /// `now_ms` stamps the audit rows and log entries of this transaction.
+  [[nodiscard]] virtual Result<std::unique_ptr<Transaction>> begin(const NetworkId& network,
+                                                                   std::int64_t now_ms) = 0;
+  [[nodiscard]] virtual Result<std::unique_ptr<const Transaction>> read(
+      const NetworkId& network) = 0;
+  [[nodiscard]] virtual Result<std::vector<NetworkId>> networks() = 0;
+};
+
+/// Opens or makes the SQLite database at `path` (mode 0600) and brings its schema up to date.
+/// ":memory:" for tests.
+Result<std::unique_ptr<Store>> open_sqlite(const std::string& path, const Hooks& hooks);
+
+}  // namespace sally::store

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "store/store.h"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sqlite3.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <set>
+
+#include "base/random.h"
+
+namespace sally::store {
+namespace {
+
+// No cryptography in this folder: any mixing function serves the chains' logic.
+Hash mix(ByteView data) {
+  Hash out{};
+  std::uint64_t h = 0xcbf29ce484222325;
+  for (std::size_t lane = 0; lane < 4; ++lane) {
+    for (const auto b : data) h = (h ^ b) * 0x100000001b3 + lane;
+    put_little(out.data() + lane * 8, h, 8);
+  }
+  return out;
+}
+Bytes entry(std::uint64_t version, ByteView op) {
+  Bytes out;
+  put_big(out, version, 8);
+  append(out, op);
+  return out;
+}
+constexpr Hooks kHooks{mix, entry};
+
+template <typename T>
+T must(Result<T> r) {
+  if (!r) {
+    ADD_FAILURE() << r.error().text();
+    std::abort();
+  }
+  return std::move(*r);
+}
+#define OK(expr)                            \
+  do {                                      \
+    const auto ok_ = (expr);                \
+    ASSERT_TRUE(ok_) << ok_.error().text(); \
+  } while (false)
+
+struct TempDir {
+  TempDir() {
+    char name[] = "/tmp/sally_store_XXXXXX";
+    path = mkdtemp(name);
+  }
+  ~TempDir() { std::filesystem::remove_all(path); }
+  std::string path;
+};
+
+const NetworkId kA("net-a.sally");
+const NetworkId kB("net-b.sally");
+
+Identity device(const std::string& id, const std::string& name) {
+  Identity d;
+  d.id = id;
+  d.name = name;
+  d.tags = {"sensors", "west"};
+  d.created_ms = 5;
+  return d;
+}
+
+TEST(Store, NetworksDoNotSeeEachOther) {
+  auto s = must(open_sqlite(":memory:", kHooks));
+  for (const auto& n : {kA, kB}) {
+    auto tx = must(s->begin(n, 10));
+    OK(tx->put_network({n.str(), "x", "https://c:1280", 1}));
+    OK(tx->put_identity(device("d1", "pump")));
+    OK(tx->put_service({.id = "s1", .name = "mqtt"}));
+    OK(tx->put_grant({"g1", "s1", GrantKind::kDial, "#sensors", 1}));
+    OK(tx->put_enrollment({.id = "e1", .token_mac = {1, 2}, .identity = "d1"}));
+    OK(tx->put_certificate({.serial = "0a", .identity = "d1"}));
+    OK(tx->put_router_info({"r1", {"h:1"}, {"h"}, {"10.0.0.1", "::1"}}));
+    OK(tx->audit("system", "test", "d1"));
+    EXPECT_EQ(must(tx->append_op(as_bytes("op"))), 1u);
+    OK(tx->commit());
+  }
+  EXPECT_EQ(must(s->networks()).size(), 2u);
+  {
+    auto tx = must(s->begin(kA, 20));
+    OK(tx->remove_service("s1"));
+    OK(tx->audit("admin/root", "service.rm", "s1"));
+    OK(tx->commit());
+  }
+  auto a = must(s->read(kA));
+  EXPECT_FALSE(must(a->service("s1")));
+  EXPECT_TRUE(must(a->grants("")).empty());
+  a.reset();
+  auto b = must(s->read(kB));
+  EXPECT_TRUE(must(b->service_named("mqtt")));
+  EXPECT_EQ(must(b->grants("s1")).size(), 1u);
+  EXPECT_EQ(must(b->enrollment_by_mac(Bytes{1, 2}))->id, "e1");
+  EXPECT_EQ(must(b->router_info("r1"))->ips, (std::vector<std::string>{"10.0.0.1", "::1"}));
+  EXPECT_EQ(must(b->audit_rows(0, 10)).size(), 1u);
+  b.reset();
+  auto c = must(s->read(NetworkId("net-c.sally")));
+  EXPECT_FALSE(must(c->identity("d1")));
+  EXPECT_TRUE(c->network().error().is(Errc::kNotFound));
+}
+
+TEST(Store, IdentitiesAndTombstones) {
+  auto s = must(open_sqlite(":memory:", kHooks));
+  {
+    auto tx = must(s->begin(kA, 10));
+    OK(tx->put_identity(device("d1", "pump")));
+    OK(tx->audit("a", "b", "c"));
+    OK(tx->commit());
+  }
+  {
+    auto tx = must(s->begin(kA, 11));
+    EXPECT_TRUE(tx->put_identity(device("d2", "pump")).error().is(Errc::kConflict));
+    EXPECT_FALSE(tx->commit());
+  }
+  {
+    auto tx = must(s->begin(kA, 12));
+    auto d = *must(tx->identity("d1"));
+    EXPECT_EQ(d.tags, (std::vector<std::string>{"sensors", "west"}));
+    EXPECT_TRUE(must(tx->special_identities()).empty());
+    d.tags = {"west"};
+    d.removed_ms = 12;
+    d.standing = Standing::kRevoked;
+    OK(tx->put_identity(d));
+    OK(tx->put_identity(device("d2", "pump")));
+    OK(tx->audit("a", "b", "c"));
+    OK(tx->commit());
+  }
+  auto r = must(s->read(kA));
+  EXPECT_EQ(must(r->identity_named(Kind::kDevice, "pump"))->id, "d2");
+  EXPECT_EQ(must(r->identity("d1"))->standing, Standing::kRevoked);
+  EXPECT_EQ(must(r->identity("d1"))->tags, std::vector<std::string>{"west"});
+  EXPECT_EQ(must(r->count_identities(Kind::kDevice)), 1u);
+  EXPECT_EQ(must(r->special_identities()).front().id, "d1");
+  EXPECT_TRUE(must(r->identities(Kind::kRouter, {})).empty());
+}
+
+TEST(Store, ChangesNeedAnAuditRowAndACommit) {
+  auto s = must(open_sqlite(":memory:", kHooks));
+  {
+    auto tx = must(s->begin(kA, 10));
+    OK(tx->put_identity(device("d1", "pump")));
+    EXPECT_TRUE(tx->commit().error().is(Errc::kNoAudit));
+  }
+  {
+    auto tx = must(s->begin(kA, 10));
+    OK(tx->put_identity(device("d1", "pump")));
+    OK(tx->audit("a", "b", "c"));
+  }
+  auto r = must(s->read(kA));
+  EXPECT_FALSE(must(r->identity("d1")));
+  EXPECT_TRUE(must(r->audit_rows(0, 10)).empty());
+}
+
+TEST(Store, ChainsDetectTampering) {
+  const TempDir dir;
+  const std::string path = dir.path + "/c.db";
+  const auto fill = [&] {
+    std::filesystem::remove(path);
+    auto s = must(open_sqlite(path, kHooks));
+    for (int i = 0; i < 5; ++i) {
+      auto tx = must(s->begin(kA, 10 + i));
+      OK(tx->audit("admin/root", "device.add", "d" + std::to_string(i), "{}"));
+      EXPECT_TRUE(tx->append_op(as_bytes("op" + std::to_string(i))));
+      OK(tx->commit());
+    }
+    EXPECT_EQ(must(must(s->read(kA))->verify_chains()), 10u);
+  };
+  struct Case {
+    const char* sql;
+    Errc code;
+  };
+  for (const auto& c :
+       {Case{"UPDATE audit SET actor='x' WHERE seq=2", Errc::kAuditTampered},
+        Case{"UPDATE audit SET at_ms=1 WHERE seq=5", Errc::kAuditTampered},
+        Case{"UPDATE audit SET detail='' WHERE seq=1", Errc::kAuditTampered},
+        Case{"UPDATE audit SET action='device.ad', subject='dd4' WHERE seq=5",
+             Errc::kAuditTampered},
+        Case{"DELETE FROM audit WHERE seq=3", Errc::kAuditTampered},
+        Case{"DELETE FROM audit WHERE seq=1", Errc::kAuditTampered},
+        Case{"UPDATE audit SET network='net-b.sally'", Errc::kInternal},
+        Case{"UPDATE change_log SET entry=x'00' WHERE version=3", Errc::kLogTampered},
+        Case{"DELETE FROM change_log WHERE version=2", Errc::kLogTampered}}) {
+    fill();
+    sqlite3* db = nullptr;
+    sqlite3_open(path.c_str(), &db);
+    EXPECT_EQ(sqlite3_exec(db, c.sql, nullptr, nullptr, nullptr), SQLITE_OK);
+    sqlite3_close(db);
+    auto s = must(open_sqlite(path, kHooks));
+    if (c.code == Errc::kInternal) {
+      EXPECT_TRUE(must(s->read(kB))->verify_chains().error().is(Errc::kAuditTampered)) << c.sql;
+    } else {
+      EXPECT_TRUE(must(s->read(kA))->verify_chains().error().is(c.code)) << c.sql;
+    }
+  }
+}
+
+TEST(Store, FileIsPrivateAndANewerSchemaIsRefused) {
+  const TempDir dir;
+  const std::string path = dir.path + "/c.db";
+  must(open_sqlite(path, kHooks));
+  struct stat st{};
+  ASSERT_EQ(stat(path.c_str(), &st), 0);
+  EXPECT_EQ(st.st_mode & 0777u, 0600u);
+  sqlite3* db = nullptr;
+  sqlite3_open(path.c_str(), &db);
+  sqlite3_exec(db, "PRAGMA user_version=99", nullptr, nullptr, nullptr);
+  sqlite3_close(db);
+  EXPECT_TRUE(open_sqlite(path, kHooks).error().is(Errc::kNewerSchema));
+}
+
+// A child commits and reports each id; it is killed at a random moment. What it reported is there.
+TEST(Store, KilledWriterKeepsEveryAcknowledgedRow) {
+  SeededRandom random(7);
+  const TempDir dir;
+  const std::string path = dir.path + "/c.db";
+  std::set<std::string> acknowledged;
+  for (int round = 0; round < 20; ++round) {
+    int fds[2];
+    ASSERT_EQ(pipe(fds), 0);
+    const pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      close(fds[0]);
+      auto s = open_sqlite(path, kHooks);
+      if (!s) _exit(1);
+      for (std::uint32_t i = 0;; ++i) {
+        const std::string id = std::to_string(round) + "-" + std::to_string(i);
+        auto tx = (*s)->begin(kA, 10);
+        if (!tx || !(*tx)->put_identity(device(id, id)) || !(*tx)->audit("a", "device.add", id) ||
+            !(*tx)->append_op(as_bytes(id)) || !(*tx)->commit())
+          _exit(1);
+        const std::string line = id + "\n";
+        if (write(fds[1], line.data(), line.size()) < 0) _exit(1);
+      }
+    }
+    close(fds[1]);
+    // Kill after a random number of acknowledgements, at a random point of the work that follows.
+    std::size_t lines = 0;
+    const std::size_t until = 1 + random.below(12);
+    std::string text;
+    char buffer[256];
+    while (lines < until) {
+      const ssize_t n = read(fds[0], buffer, sizeof buffer);
+      ASSERT_GT(n, 0);
+      text.append(buffer, static_cast<std::size_t>(n));
+      lines = static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n'));
+    }
+    for (std::uint64_t spin = random.below(200'000); spin > 0; --spin) asm volatile("");
+    kill(child, SIGKILL);
+    waitpid(child, nullptr, 0);
+    for (ssize_t n = 0; (n = read(fds[0], buffer, sizeof buffer)) > 0;)
+      text.append(buffer, static_cast<std::size_t>(n));
+    close(fds[0]);
+    for (std::size_t at = 0, end = 0; (end = text.find('\n', at)) != std::string::npos;
+         at = end + 1)
+      acknowledged.insert(text.substr(at, end - at));
+  }
+  auto s = must(open_sqlite(path, kHooks));
+  auto r = must(s->read(kA));
+  EXPECT_GE(acknowledged.size(), 20u);
+  for (const auto& id : acknowledged) EXPECT_TRUE(must(r->identity(id))) << id;
+  EXPECT_GE(must(r->verify_chains()), 2 * acknowledged.size());
+}
+
+}  // namespace
+}  // namespace sally::store
