@@ -91,6 +91,7 @@ struct Service {
   std::uint64_t version = 0;     ///< change-log version of the last signed record
   std::int64_t created_ms = 0;
   std::int64_t record_until_ms = 0;  ///< end of the last signed record
+  Bytes record;                      ///< Envelope of the last ServiceRecord
 };
 
 enum class GrantKind : std::uint8_t { kDial = 1, kBind = 2 };

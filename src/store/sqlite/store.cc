@@ -25,7 +25,7 @@ constexpr std::array<const char*, 1> kMigrations{
 #define ENROLLMENT_COLUMNS \
   "id, token_mac, identity, kind, created_ms, expires_ms, used_ms, revoked_ms"
 #define SERVICE_COLUMNS \
-  "id, name, e2e, host_config, intercept_config, version, created_ms, record_until_ms"
+  "id, name, e2e, host_config, intercept_config, version, created_ms, record_until_ms, record"
 
 std::string join(const std::vector<std::string>& list) {
   std::string out;
@@ -95,6 +95,7 @@ Service read_service(Statement& s) {
   r.version = s.u64();
   r.created_ms = s.i64();
   r.record_until_ms = s.i64();
+  r.record = s.blob();
   return r;
 }
 
@@ -419,13 +420,12 @@ class SqliteTransaction final : public Transaction {
   Status put_service(const Service& r) override {
     auto s = change(
         "INSERT INTO services(network, id, name, e2e, host_config, intercept_config, version, "
-        "created_ms, "
-        "record_until_ms) VALUES(?,?,?,?,?,?,?,?,?) ON CONFLICT(network, id) DO UPDATE SET "
-        "name=excluded.name, e2e=excluded.e2e, host_config=excluded.host_config, "
+        "created_ms, record_until_ms, record) VALUES(?,?,?,?,?,?,?,?,?,?) ON CONFLICT(network, id) "
+        "DO UPDATE SET name=excluded.name, e2e=excluded.e2e, host_config=excluded.host_config, "
         "intercept_config=excluded.intercept_config, version=excluded.version, "
-        "record_until_ms=excluded.record_until_ms");
+        "record_until_ms=excluded.record_until_ms, record=excluded.record");
     s << r.id << r.name << static_cast<std::int64_t>(r.e2e) << r.host_config << r.intercept_config
-      << r.version << r.created_ms << r.record_until_ms;
+      << r.version << r.created_ms << r.record_until_ms << ByteView(r.record);
     return run(s);
   }
   Status remove_service(std::string_view id) override {

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+namespace sally::pki {
+
+enum class Errc : std::uint8_t {
+  kTokenUnknown,  ///< no such token in this network
+  kTokenUsed,     ///< single use
+  kTokenExpired,
+  kTokenRevoked,      ///< withdrawn by an admin, or its identity was removed
+  kTokenAltered,      ///< the JWT's signature does not verify
+  kTokenForeign,      ///< a JWT of another network or controller
+  kIdentityInactive,  ///< suspended, revoked or removed
+  kNoAuthority,       ///< the network has no such CA
+  kKeyFile,           ///< a key file is missing, unreadable or readable by others
+  kExists,            ///< there is one already
+  kBadSubject,        ///< an identity that fits no profile
+};
+std::string_view error_name(Errc e);
+
+}  // namespace sally::pki
