@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sdk/engine.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/log.h"
+#include "sdk/dial.h"
+
+namespace sally::sdk {
+namespace {
+
+constexpr std::int64_t kFirstBackoffMs = 50;
+// A short outage is a restart: come back fast. A long one must not become a storm when it ends.
+constexpr std::int64_t kShortOutageMs = 60'000;
+constexpr std::int64_t kMaxBackoffShortMs = 2'000;
+constexpr std::int64_t kMaxBackoffLongMs = 15'000;
+
+}  // namespace
+
+Engine::Engine(loop::Loop& loop, Random& random, Material material,
+               std::function<void(Event, const std::string&)> on_event)
+    : loop_(loop),
+      random_(random),
+      material_(std::move(material)),
+      on_event_(std::move(on_event)),
+      retry_timer_(loop.timers(), [this] { connect(); }) {
+  random_.fill(process_epoch_);
+  offline_since_ms_ = loop_.now_ms();
+  since_ms_ = loop_.clock().unix_ms();
+}
+
+Engine::~Engine() {
+  *alive_ = false;
+  // Circuits in the making go before the lane that they stand on.
+  for (auto& [id, dial] : std::exchange(dials_, {})) {
+    dial->done(fail(Errc::kClosed, "the context was closed", Source::kLocal));
+  }
+  incoming_.clear();
+}
+
+void Engine::start() {
+  tls::ContextOptions lane{.side = tls::Side::kClient,
+                           .chain = {material_.chain.front()},
+                           .key = material_.key,
+                           .anchors = material_.anchors.roots,
+                           .issuing = material_.anchors.issuing,
+                           .network = NetworkId(material_.network),
+                           .roles = {tls::Role::kRouter},
+                           .alpn = {std::string(lane::kAlpnEdge)}};
+  tls::ContextOptions inner{.side = tls::Side::kClient,
+                            .chain = material_.chain,
+                            .key = material_.key,
+                            .anchors = material_.anchors.roots,
+                            .issuing = material_.anchors.issuing,
+                            .network = NetworkId(material_.network),
+                            .roles = {tls::Role::kDevice},
+                            .alpn = {"sally-circuit/1"},
+                            .inner = true};
+  const auto make = [&](tls::ContextOptions options, std::shared_ptr<const tls::Context>& into) {
+    auto made = tls::Context::create(std::move(options));
+    if (made) {
+      into = std::move(*made);
+      return true;
+    }
+    last_error_ = made.error().text();
+    log::error("sdk.identity_unusable", {{"why", last_error_}});
+    on_event_(Event::kDenied, last_error_);
+    return false;
+  };
+  if (!make(std::move(lane), lane_tls_) || !make(inner, inner_client_tls_)) return;
+  inner.side = tls::Side::kServer;
+  if (!make(std::move(inner), inner_server_tls_)) return;
+  connect();
+}
+
+trust::Context Engine::trust_context(std::int64_t now_ms) const {
+  return {
+      .anchors = material_.anchors, .signers = signers_, .revocation = nullptr, .now_ms = now_ms};
+}
+
+// ---- the lane
+// --------------------------------------------------------------------------------------------
+
+void Engine::connect() {
+  if (material_.routers.empty()) {
+    last_error_ = "the identity names no router";
+    retry_later();
+    return;
+  }
+  const HostPort& router = material_.routers[next_router_++ % material_.routers.size()];
+  dialing_ = tls::dial(loop_, lane_tls_, {.host = router.host, .port = router.port},
+                       [this, at = router.str()](Result<std::unique_ptr<tls::Stream>> stream) {
+                         if (!stream) {
+                           last_error_ = at + ": " + stream.error().text();
+                           log::debug("sdk.connect_failed",
+                                      {{"router", at}, {"why", stream.error().text()}});
+                           retry_later();
+                           return;
+                         }
+                         lane::LaneOptions options;
+                         options.hello.network = material_.network;
+                         options.hello.epoch = process_epoch_;
+                         options.hello.software = "sally-sdk/" SALLY_VERSION;
+                         options.hello.card = card_;
+                         options.max_control = wire::kMaxControlMessage;
+                         lane_ = std::make_unique<lane::Lane>(loop_, pool_, std::move(*stream),
+                                                              *this, std::move(options));
+                       });
+}
+
+void Engine::retry_later() {
+  const bool long_outage = loop_.now_ms() - offline_since_ms_ > kShortOutageMs;
+  const std::int64_t cap = long_outage ? kMaxBackoffLongMs : kMaxBackoffShortMs;
+  backoff_ms_ = std::min(cap, backoff_ms_ == 0 ? kFirstBackoffMs : backoff_ms_ * 2);
+  // Half fixed, half chance: a fleet that lost the same router does not come back in one instant.
+  const auto half = static_cast<std::uint64_t>(backoff_ms_) / 2;
+  retry_timer_.arm(static_cast<std::int64_t>(half + random_.below(half + 1)));
+}
+
+void Engine::on_lane_up(lane::Lane& lane, const wire::Hello&) {
+  since_ms_ = loop_.clock().unix_ms();
+  last_error_.clear();
+  services_known_ = false;
+  log::info("sdk.online", {{"router", lane.peer().id()}, {"at", lane.remote().str()}});
+  on_event_(Event::kOnline, lane.peer().id());
+}
+
+void Engine::on_lane_down(lane::Lane& lane, const Error& why) {
+  const bool was_up = lane.up();
+  last_error_ = why.text();
+  if (was_up) {
+    offline_since_ms_ = loop_.now_ms();
+    since_ms_ = loop_.clock().unix_ms();
+    backoff_ms_ = 0;
+  }
+  log::info("sdk.offline", {{"router", lane.peer().id()}, {"why", last_error_}});
+  incoming_.clear();
+  for (auto& [id, binding] : bindings_) {
+    binding.bound_as.clear();
+    binding.error = Error(Errc::kUnreachable, last_error_, Source::kPeer, true);
+  }
+  lane_.reset();
+  on_event_(why.is(lane::Errc::kRefused) ? Event::kDenied : Event::kOffline, last_error_);
+  retry_later();
+}
+
+void Engine::on_lane_control(lane::Lane& lane, wire::Control&& message) {
+  if (auto* services = std::get_if<wire::Services>(&message.member)) return on_services(*services);
+  if (auto* card = std::get_if<wire::CardUpdate>(&message.member)) return on_card(*card);
+  if (auto* reply = std::get_if<wire::BindReply>(&message.member)) return on_bind_reply(*reply);
+  if (auto* routers = std::get_if<wire::Routers>(&message.member)) {
+    std::vector<HostPort> addresses;
+    for (const auto& router : routers->entries) {
+      for (const auto& text : router.addresses) {
+        if (const auto address = parse_host_port(text)) addresses.push_back(*address);
+      }
+    }
+    if (!addresses.empty()) material_.routers = std::move(addresses);
+    return;
+  }
+  lane.close(Error(lane::Errc::kProtocol, "a message that a router does not send to a device"));
+}
+
+void Engine::on_card(const wire::CardUpdate& message) {
+  const auto card = trust::verify_card(message.card, trust_context(lane_->time_ms()));
+  if (!card || (*card)->id != material_.id) {
+    log::warn("sdk.card_refused",
+              {{"why", card ? std::string("names another device") : card.error().text()}});
+    return;
+  }
+  material_.name = (*card)->name;
+  card_ = message.card;
+  try_dials();
+  sync_bindings();
+}
+
+void Engine::on_services(const wire::Services& message) {
+  const std::int64_t now = lane_->time_ms();
+  for (const auto& chain : message.signers) {
+    if (const Status s = signers_.add(chain, material_.anchors, now / 1000); !s) {
+      log::warn("sdk.signer_refused", {{"why", s.error().text()}});
+    }
+  }
+  std::map<std::string, KnownService> fresh;
+  for (const auto& entry : message.entries) {
+    auto record = trust::verify_service_record(entry.record, trust_context(now));
+    if (!record) {
+      log::warn("sdk.service_refused", {{"why", record.error().text()}});
+      continue;
+    }
+    const std::string id = (*record)->id;
+    fresh.insert_or_assign(
+        id, KnownService{.record = std::move(*record), .dial = entry.dial, .bind = entry.bind});
+  }
+  services_ = std::move(fresh);
+  services_known_ = true;
+  on_event_(Event::kServices, std::to_string(services_.size()));
+  try_dials();
+  sync_bindings();
+}
+
+const KnownService* Engine::find_service(const std::string& name_or_id, bool to_dial) const {
+  for (const auto& [id, service] : services_) {
+    if ((id == name_or_id || service.record->name == name_or_id) &&
+        (to_dial ? service.dial : service.bind))
+      return &service;
+  }
+  return nullptr;
+}
+
+// ---- dialing
+// ---------------------------------------------------------------------------------------------
+
+void Engine::dial(std::string service, Bytes app_data, std::int64_t timeout_ms, DialDone done) {
+  const std::uint64_t id = next_id_++;
+  auto dial = std::make_unique<Dial>(id, std::move(service), std::move(app_data), std::move(done));
+  dial->deadline = std::make_unique<loop::Timer>(loop_.timers(), [this, id] {
+    const Dial& d = *dials_.at(id);
+    if (!online())
+      return end_dial(id,
+                      fail(Errc::kUnreachable, "no router: " + last_error_, Source::kPeer, true));
+    end_dial(id, fail(Errc::kTimeout,
+                      d.circuit ? "the host did not answer in time"
+                                : "the router told no services in time",
+                      Source::kPeer, true));
+  });
+  dial->deadline->arm(timeout_ms);
+  dials_.emplace(id, std::move(dial));
+  loop_.defer([this, alive = alive_] {
+    if (*alive) try_dials();
+  });
+}
+
+void Engine::try_dials() {
+  if (!online() || !services_known_ || card_.empty()) return;
+  std::vector<std::uint64_t> waiting;
+  for (const auto& [id, dial] : dials_) {
+    if (dial->circuit == nullptr) waiting.push_back(id);
+  }
+  for (const std::uint64_t id : waiting) {
+    const auto it = dials_.find(id);
+    if (it == dials_.end()) continue;
+    const KnownService* service = find_service(it->second->service, true);
+    if (service == nullptr) {
+      end_dial(id, fail(Errc::kNoService, "no such service: " + it->second->service));
+    } else if (service->record->e2e != wire::E2e::kTls) {
+      end_dial(id, fail(Errc::kVerify,
+                        "service " + service->record->name + " is not an end-to-end TLS service"));
+    } else {
+      begin_dial(*it->second, *service);
+    }
+  }
+}
+
+void Engine::begin_dial(Dial& dial, const KnownService& service) {
+  const std::uint64_t id = dial.id;
+  CircuitId circuit_id;
+  random_.fill(circuit_id.raw);
+  dial.record = service.record;
+  auto session = tls::Session::on_memory(inner_client_tls_);
+  if (!session) return end_dial(id, fail(Errc::kInternal, session.error().text()));
+  const std::string sni = circuit_id.hex() + "." + service.record->id;
+  if (const Status s = (*session)->set_sni(sni); !s)
+    return end_dial(id, fail(Errc::kInternal, s.error().text()));
+  (void)(*session)->handshake();
+  wire::Setup setup{.kind = wire::SetupKind::kOpen,
+                    .network = material_.network,
+                    .circuit = circuit_id,
+                    .service = service.record->id,
+                    .client_hello = (*session)->take_output(),
+                    .app_data = dial.app_data,
+                    .leaf = material_.chain.front().der(),
+                    .issuing = material_.chain.size() > 1 ? material_.chain[1].der() : Bytes{},
+                    .card = card_};
+  auto proof = trust::make_dial_proof(setup, lane_->peer().id(), lane_->time_ms(), *material_.key);
+  if (!proof) return end_dial(id, fail(Errc::kInternal, proof.error().text()));
+  setup.proof = std::move(*proof);
+
+  Circuit::Opening opening{
+      .on_answer = [this, id](Circuit& c, ByteView payload) -> Status {
+        const auto it = dials_.find(id);
+        return it == dials_.end() ? fail(Errc::kTimeout) : on_answer(*it->second, c, payload);
+      },
+      .on_open =
+          [this, id](Circuit& c) {
+            const auto it = dials_.find(id);
+            if (it == dials_.end()) return;
+            Dial& d = *it->second;
+            // The card came in the answer, the certificate in the inner handshake: they must name
+            // the same device.
+            if (const Status s = trust::check_host(*d.host_card, c.peer().id(), *d.record); !s) {
+              end_dial(id, fail(Errc::kVerify,
+                                "whoever answered may not host this service: " + s.error().text()));
+              return;
+            }
+            d.circuit->set_peer_name((*d.host_card)->name);
+            end_dial(id, std::move(d.circuit));
+          },
+      .on_failed = [this, id](Circuit&, const Error& why) { end_dial(id, fail(why)); }};
+  dial.circuit = std::make_unique<Circuit>(loop_, Circuit::Role::kDialer, circuit_id,
+                                           std::move(*session), std::move(opening));
+  if (!lane_->attach(*dial.circuit))
+    return end_dial(id,
+                    fail(Errc::kBusy, "too many streams on this connection", Source::kLocal, true));
+  lane_->send_setup(*dial.circuit, {.setup = wire::encode(setup), .route = {}, .attempt = 0});
+}
+
+Status Engine::on_answer(Dial& dial, Circuit& circuit, ByteView payload) {
+  TRY_ASSIGN(const auto frame, wire::decode_setup_ok_frame(payload));
+  const trust::Context ctx = trust_context(lane_->time_ms());
+  auto answer = trust::verify_answer(frame.answer, {.circuit = circuit.id()}, ctx);
+  if (!answer) return fail(Errc::kVerify, "answer: " + answer.error().text());
+  const wire::HostAnswer& host = answer->answer.host;
+  auto card = trust::verify_card(host.card, ctx);
+  if (!card) return fail(Errc::kVerify, "host's card: " + card.error().text());
+  dial.host_card.emplace(std::move(*card));
+  return circuit.accept_answer(host.flight);
+}
+
+void Engine::end_dial(std::uint64_t id, Result<std::unique_ptr<Circuit>> result) {
+  const auto it = dials_.find(id);
+  if (it == dials_.end()) return;
+  // Not inside whoever noticed the end: a timer, the circuit or the lane is still on the stack.
+  loop_.defer(
+      [dial = std::shared_ptr<Dial>(std::move(it->second)), result = std::move(result)]() mutable {
+        auto done = std::move(dial->done);
+        dial->deadline.reset();
+        dial->circuit.reset();
+        done(std::move(result));
+      });
+  dials_.erase(it);
+}
+
+}  // namespace sally::sdk

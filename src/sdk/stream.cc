@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sdk/stream.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+namespace sally::sdk {
+
+BlockingStream::BlockingStream(loop::Loop& loop, std::shared_ptr<void> keep,
+                               std::unique_ptr<Circuit> circuit,
+                               std::function<void(BlockingStream&)> drop)
+    : keep_(std::move(keep)), loop_(loop), circuit_(std::move(circuit)), drop_(std::move(drop)) {}
+
+BlockingStream::~BlockingStream() = default;
+
+void BlockingStream::start() {
+  circuit_->set_user(*this);
+}
+
+template <typename F>
+void BlockingStream::on_loop(F f) {
+  if (dead_) return;
+  // A full mailbox means the loop is far behind; the reader or writer tries again when it wakes.
+  (void)loop_.post([self = shared_from_this(), f = std::move(f)] { f(*self); });
+}
+
+Result<std::size_t> BlockingStream::read(MutableBytes into) {
+  if (into.empty()) return std::size_t{0};
+  std::unique_lock lock(mutex_);
+  while (in_at_ == in_.size() && !in_ended_ && !error_) {
+    on_loop([](BlockingStream& s) {
+      s.pulling_ = true;
+      s.pull();
+    });
+    changed_.wait_for(lock, std::chrono::seconds(1),
+                      [&] { return in_at_ < in_.size() || in_ended_ || error_; });
+  }
+  if (in_at_ < in_.size()) {
+    const std::size_t n = std::min(into.size(), in_.size() - in_at_);
+    std::memcpy(into.data(), in_.data() + in_at_, n);
+    in_at_ += n;
+    if (in_at_ == in_.size()) {
+      in_.clear();
+      in_at_ = 0;
+    }
+    return n;
+  }
+  if (error_) return fail(*error_);
+  return std::size_t{0};
+}
+
+Status BlockingStream::write(ByteView data) {
+  std::unique_lock lock(mutex_);
+  while (!data.empty()) {
+    if (error_) return fail(*error_);
+    if (out_ended_) return fail(Errc::kClosed, "writing was shut down", Source::kLocal);
+    const std::size_t room = kBuffer - std::min(kBuffer, out_.size() - out_at_);
+    if (room == 0) {
+      changed_.wait_for(lock, std::chrono::seconds(1),
+                        [&] { return out_.size() - out_at_ < kBuffer || error_; });
+      on_loop([](BlockingStream& s) { s.push(); });
+      continue;
+    }
+    const ByteView part = data.first(std::min(room, data.size()));
+    append(out_, part);
+    data = data.subspan(part.size());
+    on_loop([](BlockingStream& s) { s.push(); });
+  }
+  return {};
+}
+
+void BlockingStream::shutdown_write() {
+  {
+    const std::lock_guard lock(mutex_);
+    out_ended_ = true;
+  }
+  on_loop([](BlockingStream& s) { s.push(); });
+}
+
+void BlockingStream::close() {
+  {
+    const std::lock_guard lock(mutex_);
+    out_ended_ = true;
+    closed_ = true;
+  }
+  on_loop([](BlockingStream& s) { s.push(); });
+}
+
+void BlockingStream::reset() {
+  on_loop([](BlockingStream& s) {
+    if (s.circuit_ != nullptr) s.circuit_->abort(wire::ResetCode::kClosed);
+    s.drop();
+  });
+}
+
+// ---- on the loop
+// -----------------------------------------------------------------------------------------
+
+void BlockingStream::on_circuit_readable() {
+  if (pulling_) pull();
+}
+
+void BlockingStream::pull() {
+  if (circuit_ == nullptr) return;
+  std::uint8_t piece[16'384];
+  for (;;) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (in_ended_ || error_ || in_.size() - in_at_ >= kBuffer) return;
+    }
+    const auto result = circuit_->read(piece);
+    if (result.kind == Circuit::ReadKind::kNothing) return;
+    const std::lock_guard lock(mutex_);
+    if (result.kind == Circuit::ReadKind::kEnd) {
+      in_ended_ = true;
+    } else {
+      append(in_, {piece, result.n});
+    }
+    changed_.notify_all();
+  }
+}
+
+void BlockingStream::on_circuit_writable() {
+  push();
+}
+
+void BlockingStream::push() {
+  if (circuit_ == nullptr) return;
+  bool end = false;
+  bool closed = false;
+  {
+    const std::lock_guard lock(mutex_);
+    // The circuit copies into its own window: the lock is held for that long and no longer.
+    out_at_ += circuit_->write(ByteView(out_).subspan(out_at_));
+    if (out_at_ == out_.size()) {
+      out_.clear();
+      out_at_ = 0;
+      end = out_ended_;
+      closed = closed_;
+    } else if (out_at_ > kBuffer / 2) {
+      out_.erase(out_.begin(), out_.begin() + static_cast<std::ptrdiff_t>(out_at_));
+      out_at_ = 0;
+    }
+    changed_.notify_all();
+  }
+  if (end) circuit_->shutdown_write();
+  if (closed) {
+    Circuit::finish(std::move(circuit_));
+    drop();
+  }
+}
+
+std::unique_ptr<Circuit> BlockingStream::detach(Bytes& read_ahead) {
+  const std::lock_guard lock(mutex_);
+  if (circuit_ == nullptr || error_) return nullptr;
+  read_ahead.assign(in_.begin() + static_cast<std::ptrdiff_t>(in_at_), in_.end());
+  error_ = Error(Errc::kClosed, "the stream was attached to a descriptor", Source::kLocal);
+  return std::move(circuit_);
+}
+
+void BlockingStream::fail_with(Error why) {
+  const std::lock_guard lock(mutex_);
+  if (!error_) error_ = std::move(why);
+  changed_.notify_all();
+}
+
+void BlockingStream::context_closed() {
+  dead_ = true;
+  drop_ = nullptr;
+  fail_with(Error(Errc::kClosed, "the context was closed", Source::kLocal));
+  circuit_.reset();
+}
+
+void BlockingStream::on_circuit_over(const Error& why) {
+  pull();
+  fail_with(why);
+  circuit_.reset();
+  drop();
+}
+
+void BlockingStream::drop() {
+  circuit_.reset();
+  if (drop_) std::exchange(drop_, nullptr)(*this);
+}
+
+}  // namespace sally::sdk
