@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "base/bytes.h"
+#include "base/ids.h"
+#include "fabric/hop.h"
+#include "lane/attachment.h"
+#include "lane/lane.h"
+#include "wire/messages.h"
+
+namespace sally::router {
+
+class Circuit;
+
+/// One side of a circuit in a router: the lane to the dialing end, or the one to the host.
+/// Owner: a Circuit. Thread: the worker's. Failure: a neighbour that breaks credit or order loses
+/// its lane.
+class HopSide final : public lane::Attachment {
+ public:
+  explicit HopSide(Circuit& circuit) : circuit_(circuit) {}
+
+  Status on_data(std::uint64_t offset, ByteView payload, ChunkPtr* whole) override;
+  Status on_fin(std::uint64_t offset) override;
+  void on_credit(std::uint64_t limit) override;
+  Status on_ack(std::uint64_t offset) override;
+  Status on_setup_ok(ByteView payload) override;
+  void on_setup_err(const wire::SetupErr& err) override;
+  void on_reset(const wire::Reset& reset) override;
+  bool next_frame(Out& out) override;
+
+  /// Grants upstream what this side may take more.
+  void grant();
+
+ private:
+  friend class Circuit;
+  Circuit& circuit_;
+  HopSide* other_ = nullptr;
+  fabric::HopDirection in_;  // from this lane to the other one
+};
+
+/// What a circuit tells the router.
+class CircuitOwner {
+ public:
+  virtual ~CircuitOwner() = default;
+  /// The host's answer to the SETUP (payload: SetupOkFrame). An error is the host's fault and
+  /// closes its lane.
+  virtual Status on_circuit_answer(Circuit& circuit, ByteView payload) = 0;
+  virtual void on_circuit_refused(Circuit& circuit, const wire::SetupErr& err) = 0;
+  /// Over on one side; the owner ends the other side and drops the circuit, not inside this call.
+  virtual void on_circuit_over(Circuit& circuit, const wire::Reset& reset) = 0;
+};
+
+/// A circuit through this router: two sides that hand frames to each other.
+/// Owner: the router's table. Thread: the worker's. Failure: any side's end is the end of both.
+class Circuit {
+ public:
+  Circuit(CircuitOwner& owner, CircuitId id, ServiceId service, DeviceId dialer)
+      : owner_(owner),
+        id_(id),
+        service_(std::move(service)),
+        dialer_(std::move(dialer)),
+        dialing_(*this),
+        hosting_(*this) {
+    dialing_.other_ = &hosting_;
+    hosting_.other_ = &dialing_;
+  }
+  Circuit(const Circuit&) = delete;
+  Circuit& operator=(const Circuit&) = delete;
+
+  [[nodiscard]] const CircuitId& id() const { return id_; }
+  [[nodiscard]] const ServiceId& service() const { return service_; }
+  [[nodiscard]] const DeviceId& dialer() const { return dialer_; }
+  /// The host chosen for the current attempt.
+  [[nodiscard]] const DeviceId& host() const { return host_; }
+  void set_host(DeviceId host) { host_ = std::move(host); }
+  [[nodiscard]] HopSide& dialing() { return dialing_; }
+  [[nodiscard]] HopSide& hosting() { return hosting_; }
+  [[nodiscard]] CircuitOwner& owner() { return owner_; }
+  [[nodiscard]] bool open() const { return open_; }
+  /// Both sides are attached: data may flow.
+  void opened();
+
+ private:
+  CircuitOwner& owner_;
+  CircuitId id_;
+  ServiceId service_;
+  DeviceId dialer_;
+  DeviceId host_;
+  HopSide dialing_;
+  HopSide hosting_;
+  bool open_ = false;
+};
+
+}  // namespace sally::router

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "router/control_client.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/log.h"
+
+namespace sally::router {
+namespace {
+
+constexpr std::int64_t kFirstBackoffMs = 50;
+constexpr std::int64_t kMaxBackoffMs = 2'000;
+
+}  // namespace
+
+ControlClient::ControlClient(loop::Loop& loop, ChunkPool& pool, Random& random,
+                             std::shared_ptr<const tls::Context> context, HostPort controller,
+                             ControlHandler& handler)
+    : loop_(loop),
+      pool_(pool),
+      random_(random),
+      context_(std::move(context)),
+      controller_(std::move(controller)),
+      handler_(handler),
+      retry_timer_(loop.timers(), [this] { connect(); }) {}
+
+void ControlClient::connect() {
+  dialing_ = tls::dial(
+      loop_, context_,
+      {.host = controller_.host, .port = controller_.port, .sni = {}, .expect_host = false},
+      [this](Result<std::unique_ptr<tls::Stream>> stream) {
+        if (!stream) {
+          log::debug("router.controller_unreachable",
+                     {{"controller", controller_.str()}, {"why", stream.error().text()}});
+          retry_later();
+          return;
+        }
+        lane::LaneOptions options;
+        options.hello = handler_.control_hello();
+        options.tell_time = true;
+        options.max_control = wire::kMaxControlMessage;
+        options.max_labels = 0;  // no circuits on a control lane
+        lane_ = std::make_unique<lane::Lane>(loop_, pool_, std::move(*stream), *this,
+                                             std::move(options));
+      });
+}
+
+void ControlClient::retry_later() {
+  backoff_ms_ = std::min(kMaxBackoffMs, backoff_ms_ == 0 ? kFirstBackoffMs : backoff_ms_ * 2);
+  const auto half = static_cast<std::uint64_t>(backoff_ms_) / 2;
+  retry_timer_.arm(static_cast<std::int64_t>(half + random_.below(half + 1)));
+}
+
+void ControlClient::reconnect() {
+  if (lane_ != nullptr) lane_->close(Error(lane::Errc::kClosed));
+}
+
+void ControlClient::send(const wire::Control& message) {
+  if (up()) lane_->send_control(message);
+}
+
+void ControlClient::on_lane_up(lane::Lane& lane, const wire::Hello&) {
+  log::info("router.controller_up", {{"controller", lane.peer().id()}, {"at", controller_.str()}});
+  backoff_ms_ = 0;
+  handler_.on_control_up();
+}
+
+void ControlClient::on_lane_control(lane::Lane&, wire::Control&& message) {
+  handler_.on_control_message(std::move(message));
+}
+
+void ControlClient::on_lane_setup(lane::Lane& lane, std::uint32_t, ByteView) {
+  lane.close(Error(lane::Errc::kProtocol, "a SETUP on a control lane"));
+}
+
+void ControlClient::on_lane_down(lane::Lane&, const Error& why) {
+  log::warn("router.controller_down", {{"why", why.text()}});
+  lane_.reset();
+  handler_.on_control_down();
+  retry_later();
+}
+
+}  // namespace sally::router
