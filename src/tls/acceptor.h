@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <list>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -25,7 +26,7 @@ struct AcceptLimits {
   double burst_per_source = 200;
   std::uint32_t handshakes_total = 512;
   std::uint32_t handshakes_per_source = 64;
-  std::size_t sources = 8192;  ///< remembered; beyond it the oldest idle one is forgotten
+  std::size_t sources = 8192;  ///< remembered; beyond it the least recent idle one is forgotten
   StreamLimits stream;
 };
 
@@ -57,18 +58,21 @@ class AcceptGate {
     bool take(double rate, double burst, std::int64_t now_us);
   };
   struct Entry {
+    Source source;
     Bucket bucket;
     std::uint32_t in_flight = 0;
   };
+  using Order = std::list<Entry>;  // least recently seen first
   struct Hash {
     std::size_t operator()(const Source& s) const noexcept;
   };
-  bool make_room(std::int64_t now_us);
+  bool make_room();
   AcceptLimits limits_;
   const Clock& clock_;
   Bucket total_;
   std::uint32_t in_flight_ = 0;
-  std::unordered_map<Source, Entry, Hash> table_;
+  Order order_;
+  std::unordered_map<Source, Order::iterator, Hash> table_;
 };
 
 struct AcceptorOptions {

@@ -10,19 +10,24 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/ids.h"
+#include "crypto/certificate.h"
+#include "crypto/key.h"
 #include "tls/errc.h"
 #include "tls/peer_identity.h"
-
-struct ssl_ctx_st;
-
-namespace sally::crypto {
-class Certificate;
-class Signer;
-}  // namespace sally::crypto
 
 namespace sally::tls {
 
 enum class Side : std::uint8_t { kClient, kServer };
+/// How the peer's certificate is judged.
+enum class Trust : std::uint8_t {
+  kPath,        ///< path validation to `anchors`, identity of `network`: the only one that makes a
+                ///< PeerIdentity
+  kPinnedLeaf,  ///< exactly `pinned_leaf`, nothing else is checked; `peer()` stays null
+  /// Enrolment by token only, before anything can be believed: any leaf whose key the handshake
+  /// proves is let through and kept in `Session::captured_leaf()`; `peer()` stays null. What is
+  /// read over such a connection is not to be believed.
+  kUnverifiedForEnrolmentOnly,
+};
 enum class PeerCertificate : std::uint8_t {
   kRequired,  ///< verified or no connection
   kOptional,  ///< servers: none is fine, a bad one is not
@@ -51,9 +56,8 @@ struct ContextOptions {
   /// Runs inside the verify step (revocation and the like), so a refused peer sees the same alert
   /// as any other.
   std::function<Status(const PeerIdentity&)> admit;
-  /// Clients: the server is known by host name and anchors only (enrolment, REST of a foreign
-  /// network); `peer()` stays null.
-  bool host_name_only = false;
+  Trust trust = Trust::kPath;
+  std::optional<crypto::Certificate> pinned_leaf;
   /// TLS inside a circuit: no middlebox records, fragments capped at 16,346 bytes.
   bool inner = false;
   /// Also accept P-256 key shares (HTTP listeners, for old clients).

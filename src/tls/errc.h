@@ -13,16 +13,13 @@ enum class Errc : std::uint8_t {
   kNoCertificate,  ///< the peer sent none
   kCertificate,  ///< the peer's certificate failed; the context holds our reason, the peer only saw
                  ///< alert 42
-  kWrongNetwork,  ///< valid, but of another trust domain
-  kWrongRole,     ///< valid, but of a role this listener or dialer does not want
-  kWrongPeer,     ///< valid, but not the id or host name that was asked for
-  kBadIdentity,   ///< no or malformed identity in the leaf
-  kTruncated,     ///< end of stream without close_notify
-  kClosed,        ///< close_notify or our own close
-  kTimeout,       ///< handshake took too long
-  kTooMuch,       ///< more bytes before authentication than allowed
-  kHelloRetry,    ///< peer's key shares do not fit
-  kIo,            ///< socket error
+  kWrongPeer,    ///< valid, but not the id or host name that was asked for
+  kTruncated,    ///< end of stream without close_notify
+  kClosed,       ///< close_notify or our own close
+  kTimeout,      ///< handshake took too long
+  kTooMuch,      ///< more bytes before authentication than allowed
+  kHelloRetry,   ///< peer's key shares do not fit
+  kIo,           ///< socket error
 };
 std::string_view error_name(Errc e);
 

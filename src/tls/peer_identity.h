@@ -9,15 +9,14 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/ids.h"
-
-namespace sally::crypto {
-class Certificate;
-}
+#include "crypto/certificate.h"
+#include "crypto/path.h"
 
 namespace sally::tls {
 
-enum class Role : std::uint8_t { kDevice, kRouter, kController, kAdmin, kSigner };
-std::string_view role_name(Role role);
+/// Device, router, controller, admin or signer (a signer never gets through TLS).
+using crypto::Role;
+using crypto::role_name;
 
 /// Who is at the other end of a TLS connection: the verified leaf whose key the handshake proved,
 /// nothing else. Made only by the verify step of tls::Session; copied freely; immutable; any
@@ -31,23 +30,21 @@ class PeerIdentity {
   [[nodiscard]] const std::string& id() const { return id_; }
   /// "spiffe://<network>/<role>/<id>".
   [[nodiscard]] const std::string& uri() const { return uri_; }
-  [[nodiscard]] const crypto::Certificate& leaf() const { return *leaf_; }
-  [[nodiscard]] const crypto::Certificate& issuer() const { return *issuer_; }
+  [[nodiscard]] const crypto::Certificate& leaf() const { return leaf_; }
+  [[nodiscard]] const crypto::Certificate& issuer() const { return issuer_; }
   /// Lower-case hex.
-  [[nodiscard]] const std::string& serial() const { return serial_; }
-  [[nodiscard]] std::int64_t not_after_s() const { return not_after_s_; }
+  [[nodiscard]] const std::string& serial() const { return leaf_.serial_hex(); }
+  [[nodiscard]] std::int64_t not_after_s() const { return leaf_.not_after(); }
 
  private:
   friend class Verifier;
-  PeerIdentity() = default;
+  explicit PeerIdentity(crypto::VerifiedPath path);
   NetworkId network_;
-  Role role_ = Role::kDevice;
+  Role role_;
   std::string id_;
   std::string uri_;
-  std::shared_ptr<const crypto::Certificate> leaf_;
-  std::shared_ptr<const crypto::Certificate> issuer_;
-  std::string serial_;
-  std::int64_t not_after_s_ = 0;
+  crypto::Certificate leaf_;
+  crypto::Certificate issuer_;
 };
 
 }  // namespace sally::tls
