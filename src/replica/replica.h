@@ -103,9 +103,10 @@ class Replica {
   Status load(const std::string& path, std::int64_t now_ms);
 
  private:
-  Result<std::shared_ptr<State>> next_state(const wire::StateUpdate& update, std::int64_t now_ms,
-                                            bool& replaced) const;
-  void keep(const wire::StateUpdate& update, std::uint64_t before, bool replaced);
+  Status take_snapshot(const wire::StateUpdate& update, const trust::Context& ctx,
+                       State& next) const;
+  Status take_entries(const wire::StateUpdate& update, State& next, Diff& diff) const;
+  void keep(const wire::StateUpdate& update, std::uint64_t before);
 
   trust::Anchors anchors_;
   StatePtr state_;

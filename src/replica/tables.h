@@ -39,16 +39,36 @@ class Tables {
   std::size_t verify_services(const trust::Context& ctx);
 
  private:
+  /// One table, shared between copies until one of them changes it.
   template <typename T>
-  static Map<T>& change(std::shared_ptr<const Map<T>>& table);
+  class Shared {
+   public:
+    Shared() = default;
+    Shared(const Shared& o) : rows_(o.rows_), mine_(false) { o.mine_ = false; }
+    Shared& operator=(const Shared& o) {
+      rows_ = o.rows_;
+      o.mine_ = mine_ = false;
+      return *this;
+    }
+    ~Shared() = default;
+    const Map<T>& operator*() const { return *rows_; }
+    const Map<T>* operator->() const { return rows_.get(); }
+    Map<T>& change() {
+      if (!mine_) rows_ = std::make_shared<Map<T>>(*rows_);
+      mine_ = true;
+      return *rows_;
+    }
 
-  std::shared_ptr<const Map<wire::RouterEntry>> routers_ =
-      std::make_shared<Map<wire::RouterEntry>>();
-  std::shared_ptr<const Map<ServiceView>> services_ = std::make_shared<Map<ServiceView>>();
-  std::shared_ptr<const Map<wire::IdentityState>> identities_ =
-      std::make_shared<Map<wire::IdentityState>>();
-  std::shared_ptr<const Map<wire::RevokedCertificate>> revoked_ =
-      std::make_shared<Map<wire::RevokedCertificate>>();
+   private:
+    std::shared_ptr<Map<T>> rows_ = std::make_shared<Map<T>>();
+    mutable bool mine_ =
+        true;  ///< no copy shares rows_; copies are made by the owner's thread only
+  };
+
+  Shared<wire::RouterEntry> routers_;
+  Shared<ServiceView> services_;
+  Shared<wire::IdentityState> identities_;
+  Shared<wire::RevokedCertificate> revoked_;
 };
 
 /// hash(n) = SHA-256(hash(n-1) || LogEntry bytes).

@@ -83,6 +83,11 @@ void SignerSet::remove_serial(std::string_view serial_hex) {
   std::erase_if(keys_, [&](const auto& e) { return e.second.leaf.serial_hex() == serial_hex; });
 }
 
+void SignerSet::remove_revoked(const Revocation& revocation) {
+  std::erase_if(
+      keys_, [&](const auto& e) { return revocation.serial_revoked(e.second.leaf.serial_hex()); });
+}
+
 Result<crypto::PublicKey> SignerSet::find(const wire::KeyId& id, std::int64_t now_s) const {
   const auto it = keys_.find(id);
   if (it == keys_.end()) return fail(Errc::kUnknownKey, to_hex(id));

@@ -90,6 +90,8 @@ class SignerSet {
   /// Validates the path for the purpose signer; a chain already there is fine.
   Status add(const wire::SignerChain& chain, const Anchors& anchors, std::int64_t now_s);
   void remove_serial(std::string_view serial_hex);
+  /// Forgets every signer whose certificate is revoked.
+  void remove_revoked(const Revocation& revocation);
   /// kUnknownKey, kSignerExpired.
   [[nodiscard]] Result<crypto::PublicKey> find(const wire::KeyId& id, std::int64_t now_s) const;
   [[nodiscard]] bool empty() const { return keys_.empty(); }
