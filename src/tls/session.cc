@@ -87,7 +87,10 @@ const BIO_METHOD* memory_method() {
 }
 
 std::string alert_text(int alert) {
-  return std::to_string(alert) + " (" + SSL_alert_desc_string_long(alert) + ")";
+  const char* name = SSL_alert_desc_string_long(alert);
+  if (alert == SSL_AD_CERTIFICATE_REQUIRED)
+    name = "certificate required";  // not in the library's table
+  return std::to_string(alert) + " (" + name + ")";
 }
 
 }  // namespace
