@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "api/api.h"
+
+#include <algorithm>
+
+#include "api/call.h"
+#include "base/log.h"
+#include "base/text.h"
+
+namespace sally::api {
+namespace {
+
+const std::vector<Route>& table() {
+  static const std::vector<Route> all = [] {
+    std::vector<Route> out;
+    for (auto part : {device_routes(), service_routes(), network_routes()})
+      out.insert(out.end(), part.begin(), part.end());
+    return out;
+  }();
+  return all;
+}
+
+bool match(std::string_view pattern, std::string_view path, std::vector<std::string>& params) {
+  params.clear();
+  const auto a = split(pattern, '/');
+  const auto b = split(path, '/');
+  if (a.size() != b.size()) return false;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    if (a[i].starts_with('{')) {
+      if (b[i].empty() || b[i].size() > 128) return false;
+      params.emplace_back(b[i]);
+    } else if (a[i] != b[i]) {
+      return false;
+    }
+  }
+  return true;
+}
+
+struct Meaning {
+  std::string_view code;
+  int status;
+  std::string_view fix;
+};
+// What an error means over HTTP and what to do about it. Whatever is not here is ours: 500.
+constexpr Meaning kMeanings[] = {
+    {"api.no_certificate", 401, "use an admin context: sally login TOKEN"},
+    {"api.not_admin", 403, "use an admin context: sally login TOKEN"},
+    {"api.no_route", 404, "see openapi/fleet.yaml"},
+    {"api.method", 405, "see openapi/fleet.yaml"},
+    {"api.bad_json", 400, "send a JSON object"},
+    {"api.bad_field", 400, "see openapi/fleet.yaml"},
+    {"api.bad_name", 400, "1 to 64 of A-Z a-z 0-9 . _ -, first a letter or digit"},
+    {"api.unknown", 404, "list what there is, for example: sally device list"},
+    {"api.taken", 409, "choose another name or remove the old one"},
+    {"api.in_use", 409, "remove what needs it first"},
+    {"api.last_admin", 409, "add another admin first: sally admin add NAME"},
+    {"store.not_found", 404, "list what there is"},
+    {"store.conflict", 409, "it exists already"},
+    {"store.busy", 503, "try again"},
+    {"store.io", 503, "check the controller's disk"},
+    {"policy.empty", 400, "give a selector: '*', '#tag' or a device name"},
+    {"policy.syntax", 400, "give a selector: '*', '#tag' or a device name"},
+    {"policy.too_many", 400, "use tags instead of many names"},
+    {"policy.duplicate", 400, "name each selector once"},
+    {"pki.identity_inactive", 409, "activate it first: sally device show NAME"},
+};
+
+Response error_response(const Error& e) {
+  const auto* m = std::find_if(std::begin(kMeanings), std::end(kMeanings),
+                               [&](const Meaning& x) { return x.code == e.code(); });
+  const bool known = m != std::end(kMeanings);
+  if (!known || m->status >= 500)
+    log::error("request failed", {{"code", e.code()}, {"context", e.context()}});
+  json::object error;
+  error["code"] = e.code();
+  // The text of an internal failure is for our log.
+  error["message"] = known ? e.context() : "internal error";
+  error["fix"] = known ? m->fix : std::string_view("look into the controller's log");
+  Response r;
+  r.status = known ? m->status : 500;
+  r.headers.emplace_back("content-type", "application/json");
+  r.body = json::serialize(json::object{{"error", std::move(error)}});
+  return r;
+}
+
+Status check_admin(const Deps& d, const Request& r, const store::Transaction& tx) {
+  if (!r.caller) return fail(Errc::kNoCertificate, "this needs an admin's client certificate");
+  const Caller& c = *r.caller;
+  if (c.network != d.network.str() || c.role != crypto::Role::kAdmin)
+    return fail(Errc::kNotAdmin, "this needs an admin of this network");
+  TRY_ASSIGN(const auto admin, tx.identity(c.id));
+  if (!admin || admin->kind != store::Kind::kAdmin || admin->removed_ms != 0 ||
+      admin->standing != store::Standing::kActive)
+    return fail(Errc::kNotAdmin, "admin " + c.id + " is not active");
+  TRY_ASSIGN(const auto cert, tx.certificate(c.serial));
+  if (!cert || cert->identity != c.id || cert->revoked_ms != 0)
+    return fail(Errc::kNotAdmin, "certificate of admin " + c.id + " is not valid any more");
+  return {};
+}
+
+Result<json::object> parse_body(const Request& r) {
+  if (r.body.empty()) return json::object();
+  if (r.body.size() > kMaxBody) return fail(Errc::kBadJson, "body is larger than 256 KiB");
+  boost::system::error_code ec;
+  json::value v = json::parse(r.body, ec);
+  if (ec || !v.is_object()) return fail(Errc::kBadJson, "body is not a JSON object");
+  return std::move(v.get_object());
+}
+
+}  // namespace
+
+std::string_view error_name(Errc e) {
+  switch (e) {
+    case Errc::kNoCertificate:
+      return "api.no_certificate";
+    case Errc::kNotAdmin:
+      return "api.not_admin";
+    case Errc::kNoRoute:
+      return "api.no_route";
+    case Errc::kMethod:
+      return "api.method";
+    case Errc::kBadJson:
+      return "api.bad_json";
+    case Errc::kBadField:
+      return "api.bad_field";
+    case Errc::kBadName:
+      return "api.bad_name";
+    case Errc::kUnknown:
+      return "api.unknown";
+    case Errc::kTaken:
+      return "api.taken";
+    case Errc::kInUse:
+      return "api.in_use";
+    case Errc::kLastAdmin:
+      return "api.last_admin";
+  }
+  return "api.unknown_error";
+}
+
+std::vector<Api::RouteInfo> Api::fleet_routes() {
+  std::vector<RouteInfo> out;
+  for (const auto& r : table()) out.push_back({std::string(r.method), std::string(r.path)});
+  return out;
+}
+
+Response Api::handle(const Request& request) const {
+  Response response;
+  const auto path = clean_path(request.path);
+  if (!path) {
+    response = error_response(Error(Errc::kNoRoute, "bad path"));
+  } else if (path->starts_with("/fleet/")) {
+    response = fleet(request, *path);
+  } else {
+    bool prefixed = false;
+    std::string rest = *path;
+    for (const std::string_view prefix : {"/edge/client/v1", "/edge/v1"}) {
+      if (*path != prefix && !path->starts_with(std::string(prefix) + "/")) continue;
+      rest = path->substr(prefix.size());
+      prefixed = true;
+      break;
+    }
+    response = compatible(request, rest.empty() ? "/" : rest, prefixed);
+  }
+  response.headers.emplace_back("ziti-instance-id", deps_.instance);
+  response.headers.emplace_back("server", "sally-controller/" SALLY_VERSION);
+  response.headers.emplace_back("cache-control", "no-store");
+  return response;
+}
+
+Response Api::fleet(const Request& request, const std::string& path) const {
+  const Route* route = nullptr;
+  bool path_exists = false;
+  std::vector<std::string> params;
+  std::vector<std::string> found;
+  for (const auto& r : table()) {
+    if (!match(r.path, path, params)) continue;
+    path_exists = true;
+    if (r.method != request.method) continue;
+    route = &r;
+    found = params;
+    break;
+  }
+  const auto run = [&]() -> Result<Response> {
+    const std::int64_t now = deps_.clock.unix_ms();
+    std::unique_ptr<store::Transaction> write;
+    std::unique_ptr<const store::Transaction> read;
+    if (route != nullptr && route->write) {
+      TRY_ASSIGN(write, deps_.store.begin(deps_.network, now));
+    } else {
+      TRY_ASSIGN(read, deps_.store.read(deps_.network));
+    }
+    const store::Transaction& tx = write ? *write : *read;
+    // Before anything else, so that who may not ask learns nothing of what there is.
+    TRY(check_admin(deps_, request, tx));
+    if (!path_exists) return fail(Errc::kNoRoute, path);
+    if (route == nullptr) return fail(Errc::kMethod, request.method + " " + path);
+    TRY_ASSIGN(auto body, parse_body(request));
+    Call call{deps_, request,         tx,  write.get(),
+              found, std::move(body), now, "admin/" + request.caller->id};
+    TRY_ASSIGN(json::value out, route->handler(call));
+    Response r;
+    r.status = call.status;
+    r.headers.emplace_back("content-type", "application/json");
+    if (write) {
+      TRY_ASSIGN(const auto head, write->log_head());
+      TRY(write->commit());
+      write.reset();
+      deps_.live.changed();
+      r.headers.emplace_back("sally-state-version", std::to_string(head.version));
+      const auto wait = query_value(request.query, "wait_ms");
+      if (out.is_object()) {
+        out.get_object()["version"] = head.version;
+        if (const auto ms = wait ? parse_u64(*wait) : std::nullopt) {
+          const auto e = deps_.live.await(
+              head.version, static_cast<std::int64_t>(std::min<std::uint64_t>(*ms, 10'000)));
+          out.get_object()["enforced"] = json::object{{"routers", e.routers},
+                                                      {"of", e.of},
+                                                      {"flows_cut", e.flows_cut},
+                                                      {"took_ms", e.took_ms}};
+        }
+      }
+    }
+    r.body = json::serialize(out);
+    return r;
+  };
+  auto r = run();
+  return r ? std::move(*r) : error_response(r.error());
+}
+
+// ---- helpers of call.h
+
+Result<std::string> opt_text(const json::object& o, std::string_view name, std::size_t max) {
+  const json::value* v = o.if_contains(name);
+  if (v == nullptr || v->is_null()) return std::string();
+  if (!v->is_string() || v->get_string().size() > max)
+    return fail(Errc::kBadField,
+                std::string(name) + " must be text of at most " + std::to_string(max) + " bytes");
+  std::string text(v->get_string());
+  if (!printable_utf8(text))
+    return fail(Errc::kBadField, std::string(name) + " has control characters");
+  return text;
+}
+
+Result<std::string> need_text(const json::object& o, std::string_view name, std::size_t max) {
+  TRY_ASSIGN(auto text, opt_text(o, name, max));
+  if (text.empty()) return fail(Errc::kBadField, std::string(name) + " is missing");
+  return text;
+}
+
+Result<std::int64_t> opt_int(const json::object& o, std::string_view name, std::int64_t otherwise,
+                             std::int64_t low, std::int64_t high) {
+  const json::value* v = o.if_contains(name);
+  if (v == nullptr || v->is_null()) return otherwise;
+  if (!v->is_int64() || v->get_int64() < low || v->get_int64() > high)
+    return fail(Errc::kBadField, std::string(name) + " must be a number from " +
+                                     std::to_string(low) + " to " + std::to_string(high));
+  return v->get_int64();
+}
+
+Result<std::vector<std::string>> opt_texts(const json::object& o, std::string_view name,
+                                           std::size_t count, std::size_t max) {
+  std::vector<std::string> out;
+  const json::value* v = o.if_contains(name);
+  if (v == nullptr || v->is_null()) return out;
+  if (!v->is_array() || v->get_array().size() > count)
+    return fail(Errc::kBadField,
+                std::string(name) + " must be a list of at most " + std::to_string(count));
+  for (const auto& e : v->get_array()) {
+    if (!e.is_string() || e.get_string().empty() || e.get_string().size() > max)
+      return fail(Errc::kBadField,
+                  std::string(name) + " must hold texts of 1 to " + std::to_string(max) + " bytes");
+    out.emplace_back(e.get_string());
+    if (!printable_utf8(out.back()))
+      return fail(Errc::kBadField, std::string(name) + " has control characters");
+  }
+  return out;
+}
+
+Result<std::string> need_name(const json::object& o) {
+  TRY_ASSIGN(auto name, need_text(o, "name", 64));
+  if (!valid_name(name)) return fail(Errc::kBadName, "'" + name + "' is no name");
+  return name;
+}
+
+store::Page page_of(const Request& request) {
+  store::Page page;
+  if (const auto v = query_value(request.query, "limit"))
+    if (const auto n = parse_u64(*v)) page.limit = std::clamp<std::size_t>(*n, 1, 1000);
+  if (const auto v = query_value(request.query, "offset"))
+    if (const auto n = parse_u64(*v)) page.offset = std::min<std::size_t>(*n, 100'000'000);
+  return page;
+}
+
+Result<store::Identity> find_identity(const Call& c, store::Kind kind, std::string_view ref) {
+  TRY_ASSIGN(auto by_name, c.tx.identity_named(kind, ref));
+  if (by_name) return std::move(*by_name);
+  TRY_ASSIGN(auto by_id, c.tx.identity(ref));
+  if (by_id && by_id->kind == kind && by_id->removed_ms == 0) return std::move(*by_id);
+  return fail(Errc::kUnknown,
+              "no " + std::string(store::kind_name(kind)) + " '" + std::string(ref) + "'");
+}
+
+Result<store::Service> find_service(const Call& c, std::string_view ref) {
+  TRY_ASSIGN(auto by_name, c.tx.service_named(ref));
+  if (by_name) return std::move(*by_name);
+  TRY_ASSIGN(auto by_id, c.tx.service(ref));
+  if (by_id) return std::move(*by_id);
+  return fail(Errc::kUnknown, "no service '" + std::string(ref) + "'");
+}
+
+Result<std::vector<std::string>> resolve_selectors(const Call& c,
+                                                   const std::vector<std::string>& list) {
+  std::vector<std::string> out;
+  for (const auto& text : list) {
+    TRY_ASSIGN(const auto selectors, policy::parse_selectors(text));
+    for (const auto& s : selectors) {
+      if (s.kind != policy::Selector::Kind::kName) {
+        out.push_back(s.str());
+        continue;
+      }
+      TRY_ASSIGN(const auto device, find_identity(c, store::Kind::kDevice, s.value));
+      out.push_back(policy::Selector{policy::Selector::Kind::kId, device.id}.str());
+    }
+  }
+  std::sort(out.begin(), out.end());
+  out.erase(std::unique(out.begin(), out.end()), out.end());
+  if (out.size() > policy::kMaxSelectors) return fail(policy::Errc::kTooMany, "selectors");
+  return out;
+}
+
+std::string show_selector(const Call& c, const std::string& expression) {
+  if (!expression.starts_with('@')) return expression;
+  const auto device = c.tx.identity(std::string_view(expression).substr(1));
+  return device && *device ? (*device)->name : expression;
+}
+
+std::string new_id(const Call& c) {
+  return c.deps.random.hex(8);
+}
+
+json::value time_text(std::int64_t ms) {
+  if (ms == 0) return nullptr;
+  return json::value(format_time(ms));
+}
+
+json::array texts(const std::vector<std::string>& list) {
+  json::array out;
+  for (const auto& t : list) out.emplace_back(t);
+  return out;
+}
+
+}  // namespace sally::api

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "api/errc.h"
+#include "api/http.h"
+#include "base/clock.h"
+#include "base/random.h"
+#include "pki/authority.h"
+#include "pki/enroll.h"
+#include "store/store.h"
+
+namespace sally::api {
+
+/// What the API shows of things that are alive now. Implemented by controller/ over its control
+/// lanes; any thread.
+class Live {
+ public:
+  struct Router {
+    bool online = false;
+    std::uint64_t version = 0;  ///< of the replicated state it confirmed
+    std::int64_t seen_ms = 0;
+    std::size_t terminators = 0;
+  };
+  struct Host {  ///< somebody who offers a service now
+    std::string service;
+    std::string device;
+    std::string router;
+    std::int64_t since_ms = 0;
+  };
+  struct Enforced {
+    std::size_t routers = 0;  ///< confirmed the version
+    std::size_t of = 0;       ///< online
+    std::uint64_t flows_cut = 0;
+    std::int64_t took_ms = 0;
+  };
+  virtual ~Live() = default;
+  [[nodiscard]] virtual Router router(const std::string& id) const = 0;
+  [[nodiscard]] virtual std::vector<Host> hosts() const = 0;
+  /// New entries are in the change log: push them.
+  virtual void changed() = 0;
+  /// Blocks until all routers online confirmed `version`, at most `timeout_ms`.
+  virtual Enforced await(std::uint64_t version, std::int64_t timeout_ms) = 0;
+};
+
+/// Everything a handler works with. All references outlive the Api.
+struct Deps {
+  NetworkId network;
+  store::Store& store;
+  pki::AuthorityPtr authority;
+  const pki::TokenDoor& door;
+  /// The current ones: both are renewed while the process runs.
+  std::function<std::shared_ptr<const pki::RestIdentity>()> rest;
+  std::function<crypto::SignerPtr()> signer;
+  std::function<std::int64_t()> signer_not_after_s;
+  Live& live;
+  const Clock& clock;
+  Random& random;
+  std::string url;       ///< https://host:port, the issuer in tokens
+  std::string instance;  ///< constant for one run
+};
+
+/// REST of one network: the compatible client API and /fleet/v1, plain synchronous handlers without
+/// sockets. Owned by the network object; handle() from any thread of the pool; it may wait for the
+/// database. Never fails: every refusal is a response with a stable code.
+class Api {
+ public:
+  explicit Api(Deps deps) : deps_(std::move(deps)) {}
+  [[nodiscard]] Response handle(const Request& request) const;
+
+  struct RouteInfo {
+    std::string method;
+    std::string path;  ///< with {name} for parameters
+  };
+  /// The fleet routes, for the comparison with openapi/fleet.yaml.
+  static std::vector<RouteInfo> fleet_routes();
+
+ private:
+  [[nodiscard]] Response fleet(const Request& request, const std::string& path) const;
+  [[nodiscard]] Response compatible(const Request& request, const std::string& path,
+                                    bool prefixed) const;
+  Deps deps_;
+};
+
+inline constexpr std::size_t kMaxBody = 256 * 1024;
+
+}  // namespace sally::api

@@ -1,0 +1,405 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "api/api.h"
+
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <boost/json.hpp>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <set>
+
+#include "base/text.h"
+#include "crypto/csr.h"
+#include "crypto/jws.h"
+#include "crypto/test_pki.h"
+#include "pki/publish.h"
+#include "trust/records.h"
+
+namespace sally::api {
+namespace {
+
+using crypto::must;
+namespace json = boost::json;
+const NetworkId kNet("n-1.sally");
+
+class FakeLive final : public Live {
+ public:
+  Router router(const std::string&) const override { return {true, 1, 2, 3}; }
+  std::vector<Host> hosts() const override { return {}; }
+  void changed() override { ++changes; }
+  Enforced await(std::uint64_t version, std::int64_t) override {
+    return {version == 0 ? 0u : 1u, 1, 7, 3};
+  }
+  int changes = 0;
+};
+
+void ok(const Status& s) {
+  if (!s) {
+    ADD_FAILURE() << s.error().text();
+    std::abort();
+  }
+}
+
+class ApiTest : public testing::Test {
+ protected:
+  ApiTest() {
+    char name[] = "/tmp/sally_api_XXXXXX";
+    dir = mkdtemp(name);
+    const pki::KeyDir keys(dir + "/keys");
+    db = must(store::open_sqlite(":memory:", pki::store_hooks()));
+    auto tx = must(db->begin(kNet, clock.unix_ms()));
+    ok(tx->put_network({kNet.str(), "test", "https://c:1280", clock.unix_ms()}));
+    authority = must(pki::Authority::create(*tx, kNet, keys, clock.unix_ms(), random));
+    const auto key = must(crypto::FileKey::generate(crypto::KeyType::kP256));
+    auto leaf = must(authority->issue(*tx, {"ctrl-1", {"localhost"}, {}}, key->public_key(),
+                                      pki::Profile::kController, clock.unix_ms(), random));
+    rest =
+        std::make_shared<const pki::RestIdentity>(pki::RestIdentity{leaf.leaf, leaf.issuing, key});
+    signer = must(crypto::FileKey::generate(crypto::KeyType::kP256));
+    store::Identity a;
+    a.id = "a1";
+    a.name = "root";
+    a.kind = store::Kind::kAdmin;
+    ok(tx->put_identity(a));
+    admin_serial = must(authority->issue(*tx, {"a1", {}, {}}, key->public_key(),
+                                         pki::Profile::kAdmin, clock.unix_ms(), random))
+                       .leaf.serial_hex();
+    ok(tx->commit());
+    door = std::make_unique<pki::TokenDoor>(authority, must(keys.secret("tokens", random)));
+    api = std::make_unique<Api>(Deps{kNet, *db, authority, *door, [this] { return rest; },
+                                     [this]() -> crypto::SignerPtr { return signer; },
+                                     [] { return 1'900'000'000; }, live, clock, random,
+                                     "https://c:1280", "i-1"});
+  }
+  ~ApiTest() override { std::filesystem::remove_all(dir); }
+
+  Response raw(const std::string& method, const std::string& target, const std::string& body = "",
+               std::vector<std::pair<std::string, std::string>> headers = {}) {
+    Request r;
+    r.method = method;
+    const auto q = target.find('?');
+    r.path = target.substr(0, q);
+    if (q != std::string::npos) r.query = target.substr(q + 1);
+    r.body = body;
+    r.headers = std::move(headers);
+    r.caller = caller;
+    return api->handle(r);
+  }
+  json::object call(int status, const std::string& method, const std::string& target,
+                    const json::object& body = {}) {
+    const auto r = raw(method, target, body.empty() ? "" : json::serialize(body));
+    EXPECT_EQ(r.status, status) << method << " " << target << ": " << r.body;
+    return json::parse(r.body).as_object();
+  }
+  std::string code(const json::object& o) {
+    return std::string(o.at("error").at("code").as_string());
+  }
+  static std::string text(const json::object& o, std::string_view k) {
+    return std::string(o.at(k).as_string());
+  }
+  std::string csr() { return must(crypto::make_csr(*device_key, "x")); }
+  std::string jti(const std::string& jwt) {
+    return std::string(json::parse(must(crypto::split_jws(jwt)).payload).at("jti").as_string());
+  }
+
+  FakeClock clock;
+  SeededRandom random{3};
+  FakeLive live;
+  std::string dir, admin_serial;
+  std::unique_ptr<store::Store> db;
+  pki::AuthorityPtr authority;
+  std::shared_ptr<const pki::RestIdentity> rest;
+  crypto::FileKeyPtr signer;
+  std::unique_ptr<pki::TokenDoor> door;
+  std::unique_ptr<Api> api;
+  crypto::FileKeyPtr device_key = must(crypto::FileKey::generate(crypto::KeyType::kP256));
+  std::optional<Caller> caller;
+  void as_admin() { caller = Caller{kNet.str(), crypto::Role::kAdmin, "a1", admin_serial}; }
+};
+
+TEST_F(ApiTest, FleetIsForActiveAdminsOfThisNetworkOnly) {
+  EXPECT_EQ(code(call(401, "GET", "/fleet/v1/status")), "api.no_certificate");
+  as_admin();
+  const Caller good = *caller;
+  EXPECT_EQ(text(call(200, "GET", "/fleet/v1/status"), "network"), "n-1.sally");
+  caller->network = "n-2.sally";
+  EXPECT_EQ(code(call(403, "GET", "/fleet/v1/status")), "api.not_admin");
+  caller = good;
+  caller->role = crypto::Role::kDevice;
+  EXPECT_EQ(code(call(403, "GET", "/fleet/v1/nothing")), "api.not_admin");
+  caller = good;
+  caller->id = "a2";
+  EXPECT_EQ(code(call(403, "DELETE", "/fleet/v1/devices/x")), "api.not_admin");
+  caller = good;
+  caller->serial = "00";
+  EXPECT_EQ(code(call(403, "GET", "/fleet/v1/status")), "api.not_admin");
+  caller = good;
+  EXPECT_EQ(code(call(404, "GET", "/fleet/v1/nothing")), "api.no_route");
+  EXPECT_EQ(code(call(405, "PUT", "/fleet/v1/devices")), "api.method");
+  EXPECT_EQ(raw("POST", "/fleet/v1/devices", "[1]").status, 400);
+  EXPECT_EQ(raw("POST", "/fleet/v1/devices", "{").status, 400);
+  EXPECT_EQ(raw("POST", "/fleet/v1/devices", std::string(100, '[')).status, 400);
+  EXPECT_EQ(code(call(409, "DELETE", "/fleet/v1/admins/root")), "api.last_admin");
+  // A revoked admin certificate opens nothing.
+  {
+    auto tx = must(db->begin(kNet, clock.unix_ms()));
+    ok(pki::revoke_certificate(*tx, *must(tx->certificate(admin_serial)), clock.unix_ms()));
+    ok(tx->audit("t", "t", "t"));
+    ok(tx->commit());
+  }
+  EXPECT_EQ(code(call(403, "GET", "/fleet/v1/status")), "api.not_admin");
+}
+
+TEST_F(ApiTest, DeviceFromAddToRemoval) {
+  as_admin();
+  const auto added =
+      call(201, "POST", "/fleet/v1/devices", {{"name", "pump-17"}, {"tags", {"#sensors", "west"}}});
+  EXPECT_EQ(code(call(409, "POST", "/fleet/v1/devices", {{"name", "pump-17"}})), "api.taken");
+  for (const char* bad : {"", "a b", "-x", "../x"})
+    EXPECT_EQ(raw("POST", "/fleet/v1/devices", json::serialize(json::object{{"name", bad}})).status,
+              400)
+        << bad;
+  EXPECT_EQ(call(200, "GET", "/fleet/v1/devices").at("total"), 1);
+  EXPECT_FALSE(call(200, "GET", "/fleet/v1/devices/pump-17").at("enrolled").as_bool());
+
+  // Enrolment needs no certificate: the token is the proof.
+  caller.reset();
+  const std::string token = text(added, "token");
+  const auto data =
+      call(200, "POST", "/edge/client/v1/enroll/ott", {{"token", token}, {"clientCsr", csr()}})
+          .at("data")
+          .as_object();
+  const auto chain = must(crypto::Certificate::list_from_pem(text(data, "cert")));
+  ASSERT_EQ(chain.size(), 2u);
+  EXPECT_EQ(chain[0].subject_cn(), text(added, "id"));
+  EXPECT_EQ(chain[1], authority->devices());
+  EXPECT_EQ(data.at("sally").at("network").as_string(), "n-1.sally");
+  EXPECT_EQ(data.at("sally").at("name").as_string(), "pump-17");
+
+  as_admin();
+  EXPECT_TRUE(call(200, "GET", "/fleet/v1/devices/" + text(added, "id")).at("enrolled").as_bool());
+  const auto tags = call(200, "PUT", "/fleet/v1/devices/pump-17/tags", {{"tags", {"east"}}});
+  EXPECT_EQ(tags.at("tags").as_array().size(), 1u);
+  call(200, "POST", "/fleet/v1/devices/pump-17/suspend");
+  EXPECT_EQ(code(call(409, "POST", "/fleet/v1/tokens", {{"identity", "pump-17"}})),
+            "pki.identity_inactive");
+  call(200, "POST", "/fleet/v1/devices/pump-17/activate");
+  const auto gone = call(200, "DELETE", "/fleet/v1/devices/pump-17?wait_ms=100");
+  EXPECT_EQ(gone.at("enforced").at("flows_cut"), 7);
+  EXPECT_EQ(code(call(404, "GET", "/fleet/v1/devices/pump-17")), "api.unknown");
+  call(201, "POST", "/fleet/v1/devices", {{"name", "pump-17"}});
+
+  auto tx = must(db->read(kNet));
+  const auto row = *must(tx->identity(text(added, "id")));
+  EXPECT_EQ(row.standing, store::Standing::kRevoked);
+  EXPECT_EQ(row.credential_epoch, 2u);
+  EXPECT_EQ(must(tx->revoked_certificates(clock.unix_s())).front().serial, chain[0].serial_hex());
+  // attr, suspend, activate, remove, certificate
+  EXPECT_EQ(must(tx->log_head()).version, 5u);
+  EXPECT_TRUE(tx->verify_chains());
+  EXPECT_GT(live.changes, 5);
+}
+
+TEST_F(ApiTest, ExposeAllowDeny) {
+  as_admin();
+  call(201, "POST", "/fleet/v1/devices", {{"name", "server"}});
+  call(201, "POST", "/fleet/v1/devices", {{"name", "pump"}, {"tags", {"sensors"}}});
+  EXPECT_EQ(code(call(404, "POST", "/fleet/v1/expose",
+                      {{"name", "mqtt"},
+                       {"address", "127.0.0.1:1883"},
+                       {"allow", {"nobody"}},
+                       {"host", {"server"}}})),
+            "api.unknown");
+  EXPECT_EQ(
+      code(call(
+          400, "POST", "/fleet/v1/expose",
+          {{"name", "mqtt"}, {"address", "127.0.0.1"}, {"allow", {"*"}}, {"host", {"server"}}})),
+      "api.bad_field");
+  EXPECT_EQ(code(call(400, "POST", "/fleet/v1/expose",
+                      {{"name", "mqtt"},
+                       {"address", "127.0.0.1:1883"},
+                       {"allow", {"#"}},
+                       {"host", {"server"}}})),
+            "policy.syntax");
+  const auto s = call(201, "POST", "/fleet/v1/expose",
+                      {{"name", "mqtt"},
+                       {"address", "127.0.0.1:1883"},
+                       {"allow", {"#sensors"}},
+                       {"host", {"server"}}});
+  EXPECT_EQ(s.at("configs").at("host.v1").at("port"), 1883);
+  EXPECT_EQ(s.at("allow").as_array().at(0).as_string(), "#sensors");
+  EXPECT_EQ(s.at("host").as_array().at(0).as_string(), "server");
+  call(201, "POST", "/fleet/v1/grants", {{"service", "mqtt"}, {"selector", "pump"}});
+  EXPECT_EQ(call(201, "POST", "/fleet/v1/grants", {{"service", "mqtt"}, {"selector", "pump"}})
+                .at("added"),
+            0);
+  EXPECT_EQ(call(200, "GET", "/fleet/v1/grants?service=mqtt").at("items").as_array().size(), 3u);
+  EXPECT_EQ(call(200, "POST", "/fleet/v1/deny", {{"service", "mqtt"}, {"selector", "#sensors"}})
+                .at("removed"),
+            1);
+  EXPECT_EQ(
+      code(call(404, "POST", "/fleet/v1/deny", {{"service", "mqtt"}, {"selector", "#sensors"}})),
+      "api.unknown");
+  // A removed device leaves no grant behind.
+  call(200, "DELETE", "/fleet/v1/devices/pump");
+  EXPECT_TRUE(call(200, "GET", "/fleet/v1/services/mqtt").at("allow").as_array().empty());
+  call(200, "DELETE", "/fleet/v1/services/mqtt");
+  EXPECT_TRUE(call(200, "GET", "/fleet/v1/grants").at("items").as_array().empty());
+  call(201, "POST", "/fleet/v1/services",
+       {{"name", "sdk"}, {"host", {"#srv"}}, {"allow", {"*"}}, {"e2e", "none"}});
+  EXPECT_TRUE(call(200, "GET", "/fleet/v1/audit/verify").at("ok").as_bool());
+  EXPECT_GT(call(200, "GET", "/fleet/v1/audit").at("items").as_array().size(), 8u);
+}
+
+TEST_F(ApiTest, RouterNamesComeFromTheRegistry) {
+  as_admin();
+  EXPECT_EQ(code(call(400, "POST", "/fleet/v1/routers", {{"name", "r1"}})), "api.bad_field");
+  const auto r = call(201, "POST", "/fleet/v1/routers",
+                      {{"name", "r1"},
+                       {"addresses", {"r1.example:3022", "10.0.0.1:3022"}},
+                       {"names", {"localhost"}}});
+  caller.reset();
+  const auto data =
+      call(200, "POST", "/enroll/ott?token=" + jti(text(r, "token")), {{"certCsr", csr()}})
+          .at("data")
+          .as_object();
+  const auto leaf = must(crypto::Certificate::list_from_pem(text(data, "cert")))[0];
+  EXPECT_EQ(leaf.dns_sans(), (std::vector<std::string>{"r1.example", "localhost"}));
+  EXPECT_EQ(leaf.ip_sans(), std::vector<std::string>{"10.0.0.1"});
+  EXPECT_EQ(leaf.uri_sans().front(), "spiffe://n-1.sally/router/" + text(r, "id"));
+  EXPECT_EQ(data.at("sally").at("routers").as_array().size(), 2u);
+}
+
+TEST_F(ApiTest, EnrolmentFormsAndRefusals) {
+  as_admin();
+  const auto token = [&](const std::string& name) {
+    return text(call(201, "POST", "/fleet/v1/devices", {{"name", name}}), "token");
+  };
+  const std::string jwt = token("d1");
+  const std::string other = token("d2");
+  const std::string third = token("d3");
+  caller.reset();
+  const auto enroll = [&](const std::string& tok, const std::string& body, const std::string& type,
+                          std::vector<std::pair<std::string, std::string>> more = {}) {
+    if (!type.empty()) more.emplace_back("Content-Type", type);
+    return raw("POST", "//edge/client/v1//enroll/?method=ott&token=" + tok, body, more);
+  };
+  const auto cause = [&](const Response& r) {
+    return std::string(json::parse(r.body).at("error").at("cause").at("code").as_string());
+  };
+  const auto outer = [&](const Response& r) { return code(json::parse(r.body).as_object()); };
+  auto r = enroll(jti(jwt), csr(), "application/x-pem-file");
+  ASSERT_EQ(r.status, 200) << r.body;
+  EXPECT_EQ(r.headers.front(),
+            (std::pair<std::string, std::string>{"content-type", "application/json"}));
+  EXPECT_EQ(enroll(jti(other), csr(), "text/plain", {{"Accept", "application/json"}}).status, 200);
+
+  r = enroll(jti(jwt), csr(), "text/plain");
+  EXPECT_EQ(r.status, 400);
+  EXPECT_EQ(outer(r), "INVALID_ENROLLMENT_TOKEN");
+  EXPECT_EQ(cause(r), "pki.token_used");
+  EXPECT_EQ(cause(enroll("00000000-0000-0000-0000-000000000000", csr(), "")), "pki.token_unknown");
+  EXPECT_EQ(enroll("", csr(), "").status, 400);
+  // The whole JWT, changed in its payload and in its signature.
+  std::string altered = third;
+  altered[altered.size() - 10] = altered[altered.size() - 10] == 'A' ? 'B' : 'A';
+  EXPECT_EQ(cause(enroll(altered, csr(), "")), "pki.token_altered");
+  const auto parts = split(third, '.');
+  auto claims = must(crypto::split_jws(third)).payload;
+  const auto swap = [&](std::string p) {
+    return std::string(parts[0]) + "." + to_base64url(as_bytes(p)) + "." + std::string(parts[2]);
+  };
+  std::string longer = claims;
+  longer.replace(longer.find("\"exp\":18"), 8, "\"exp\":19");
+  EXPECT_EQ(cause(enroll(swap(longer), csr(), "")), "pki.token_altered");
+  const auto thief = must(crypto::FileKey::generate(crypto::KeyType::kP256));
+  EXPECT_EQ(cause(enroll(must(crypto::sign_jws(R"({"alg":"ES256"})", claims, *thief)), csr(), "")),
+            "pki.token_altered");
+  EXPECT_EQ(
+      cause(enroll(to_base64url(as_bytes(R"({"alg":"none"})")) + "." + std::string(parts[1]) + ".",
+                   csr(), "")),
+      "pki.token_altered");
+  std::string foreign = claims;
+  foreign.replace(foreign.find("n-1.sally"), 9, "n-2.sally");
+  EXPECT_EQ(
+      cause(enroll(must(crypto::sign_jws(R"({"alg":"ES256"})", foreign, *rest->key)), csr(), "")),
+      "pki.token_foreign");
+  r = enroll(jti(third), "not a request", "text/plain");
+  EXPECT_EQ(outer(r), "COULD_NOT_PROCESS_CSR");
+  EXPECT_EQ(enroll(jti(third), csr(), "text/plain", {{"Accept", "text/html"}}).status, 415);
+  EXPECT_EQ(enroll(jti(third), csr(), "image/png").status, 415);
+  EXPECT_EQ(outer(raw("POST", "/enroll?method=updb&token=x", csr())), "INVALID_ENROLL_METHOD");
+  clock.advance_ms(pki::kTokenLifeMs);
+  r = enroll(jti(third), csr(), "");
+  EXPECT_EQ(outer(r), "ENROLLMENT_EXPIRED");
+  EXPECT_EQ(cause(r), "pki.token_expired");
+}
+
+TEST_F(ApiTest, CompatiblePages) {
+  for (const char* path :
+       {"/version", "/", "/edge/client/v1/version", "/edge/v1/version", "/edge/client/v1/"}) {
+    const auto v = call(200, "GET", path).at("data").as_object();
+    EXPECT_EQ(v.at("apiVersions").at("edge").at("v1").at("path").as_string(), "/edge/client/v1");
+    EXPECT_TRUE(v.at("capabilities").as_array().empty());
+  }
+  const auto r = raw("GET", "/edge/client/v1/.well-known/est/cacerts");
+  EXPECT_EQ(r.body.find('\n'), 64u);
+  EXPECT_NE(r.body.back(), '\n');
+  const auto root = raw("GET", "/.well-known/est/cacerts");
+  EXPECT_EQ(root.body.find('\n'), root.body.size() - 1);
+  EXPECT_EQ(*from_base64(r.body), *from_base64(root.body));
+  EXPECT_EQ(*from_base64(r.body), crypto::to_pkcs7(authority->bundle()));
+  bool instance = false;
+  for (const auto& [k, v] : r.headers)
+    instance = instance || (k == "ziti-instance-id" && v == "i-1");
+  EXPECT_TRUE(instance);
+  EXPECT_EQ(code(call(404, "GET", "/edge/client/v1/services")), "NOT_FOUND");
+  EXPECT_EQ(code(call(405, "GET", "/enroll")), "METHOD_NOT_ALLOWED");
+  EXPECT_EQ(call(200, "GET", "/network-jwts").at("data").as_array().size(), 1u);
+  EXPECT_EQ(raw("GET", "/%zz").status, 404);
+  EXPECT_EQ(raw("GET", "").status, 404);
+}
+
+TEST(ApiContract, OpenApiHasExactlyTheRoutes) {
+  std::ifstream in;
+  for (std::filesystem::path p = std::filesystem::current_path();; p = p.parent_path()) {
+    in.open(p / "openapi/fleet.yaml");
+    if (in || p == p.root_path()) break;
+    in.clear();
+  }
+  ASSERT_TRUE(in) << "run below the checkout";
+  std::set<std::string> documented;
+  std::string path;
+  for (std::string line; std::getline(in, line);) {
+    if (line.starts_with("  /"))
+      path = line.substr(2, line.rfind(':') - 2);
+    else if (line == "components:")
+      break;
+    else if (!path.empty() && line.starts_with("    ") && line.size() > 4 && line[4] != ' ' &&
+             line.back() == ':') {
+      std::string method = line.substr(4, line.size() - 5);
+      for (char& c : method) c = static_cast<char>(c - 'a' + 'A');
+      documented.insert(method + " " + path);
+    }
+  }
+  std::set<std::string> real;
+  for (const auto& r : Api::fleet_routes()) real.insert(r.method + " " + r.path);
+  EXPECT_EQ(documented, real);
+}
+
+TEST(ApiHttp, QueryAndPath) {
+  EXPECT_EQ(query_value("filter=name=%22a%22&x=1+2", "filter"), "name=\"a\"");
+  EXPECT_EQ(query_value("filter=name=%22a%22&x=1+2", "x"), "1 2");
+  EXPECT_EQ(query_value("a=%zz", "a"), "%zz");
+  EXPECT_FALSE(query_value("", "a"));
+  EXPECT_EQ(clean_path("//a///b/"), "/a/b");
+  EXPECT_EQ(clean_path("/"), "/");
+  EXPECT_FALSE(clean_path("a"));
+  EXPECT_FALSE(clean_path("/%00"));
+  EXPECT_FALSE(clean_path("/%"));
+}
+
+}  // namespace
+}  // namespace sally::api
