@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "http/message.h"
+#include "loop/loop.h"
+#include "tls/context.h"
+
+namespace sally::http {
+
+struct RequestOptions {
+  std::string method = "GET";
+  Headers headers;
+  std::string body;
+  /// Who is believed and what we show: see `client_context`. Required.
+  std::shared_ptr<const tls::Context> context;
+  /// The certificate must carry the URL's host. False only together with `expect_peer` or a pinned
+  /// leaf.
+  bool verify_host = true;
+  std::optional<std::pair<tls::Role, std::string>> expect_peer;
+  std::int64_t timeout_ms = 30'000;
+  std::size_t max_response = 4 * 1024 * 1024;
+};
+
+struct ClientResponse {
+  int status = 0;
+  Headers headers;
+  std::string body;
+  std::shared_ptr<const tls::PeerIdentity> peer;     ///< with Trust::kPath
+  std::optional<crypto::Certificate> captured_leaf;  ///< with the other two
+};
+
+/// A request under way. Destroying it cancels without a call; the callback may destroy it.
+class Call {
+ public:
+  virtual ~Call() = default;
+};
+using OnResponse = std::move_only_function<void(Result<ClientResponse>)>;
+
+/// One request on a connection of its own. `done` runs once, never from inside this function.
+/// Errors: http.*, loop.*, tls.*.
+std::unique_ptr<Call> request(loop::Loop& loop, const std::string& url, RequestOptions options,
+                              OnResponse done);
+/// The same for plain synchronous callers (CLI): runs a loop of its own.
+Result<ClientResponse> blocking_request(const std::string& url, RequestOptions options);
+
+/// A client context for HTTP: roots and network believed, optionally our certificate.
+Result<std::shared_ptr<const tls::Context>> client_context(
+    std::vector<crypto::Certificate> anchors, NetworkId network,
+    std::vector<crypto::Certificate> chain = {},
+    std::shared_ptr<const crypto::Signer> key = nullptr, const Clock* clock = nullptr);
+/// Believes exactly this leaf (second step of an enrolment).
+Result<std::shared_ptr<const tls::Context>> pinned_client_context(const crypto::Certificate& leaf);
+/// Believes nobody: only to capture the leaf at the start of an enrolment. Nothing read over it is
+/// true.
+Result<std::shared_ptr<const tls::Context>> unverified_enrolment_context();
+
+}  // namespace sally::http
