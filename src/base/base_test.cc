@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "base/bytes.h"
+#include "base/chunk.h"
 #include "base/clock.h"
 #include "base/fs.h"
 #include "base/ids.h"
@@ -63,6 +64,21 @@ TEST(Bytes, ConstantTimeEqual) {
   EXPECT_TRUE(equal_constant_time(as_bytes("abc"), as_bytes("abc")));
   EXPECT_FALSE(equal_constant_time(as_bytes("abc"), as_bytes("abd")));
   EXPECT_FALSE(equal_constant_time(as_bytes("abc"), as_bytes("ab")));
+}
+
+TEST(Chunk, PoolReusesAndKeepsHeadroom) {
+  ChunkPool pool(1);
+  {
+    auto a = pool.get();
+    auto b = pool.copy_of(as_bytes("hello"));
+    EXPECT_EQ(pool.in_use(), 2U);
+    EXPECT_EQ(as_text(b->view()), "hello");
+    EXPECT_EQ(b->begin, Chunk::kHeadroom);
+    EXPECT_EQ(a->append(Bytes(20'000)), Chunk::kSize - Chunk::kHeadroom);
+  }
+  EXPECT_EQ(pool.in_use(), 0U);
+  EXPECT_EQ(pool.idle(), 1U);
+  EXPECT_EQ(pool.get()->size(), 0U);
 }
 
 TEST(Clock, FormatAndParse) {

@@ -9,7 +9,6 @@
 #include <thread>
 #include <vector>
 
-#include "loop/chunk_pool.h"
 #include "loop/mailbox.h"
 #include "loop/net.h"
 #include "loop/process.h"
@@ -249,26 +248,6 @@ TEST(Mailbox, ManyProducersNothingLost) {
     });
   EXPECT_TRUE(loop.run_until([&] { return total == kProducers * kItems; }, 60'000));
   for (auto& t : threads) t.join();
-}
-
-TEST(ChunkPool, ReusesAndTrims) {
-  ChunkPool pool(2);
-  Chunk* first = nullptr;
-  {
-    auto a = pool.take();
-    auto b = pool.take();
-    auto c = pool.take();
-    EXPECT_EQ(pool.in_use(), 3u);
-    EXPECT_EQ(c->room().size(), Chunk::kSize);
-    c->end = 5;
-    first = a.get();
-  }
-  EXPECT_EQ(pool.in_use(), 0u);
-  auto again = pool.take();
-  EXPECT_EQ(again->size(), 0u);
-  EXPECT_NE(first, nullptr);
-  again.reset();
-  pool.trim();
 }
 
 }  // namespace
