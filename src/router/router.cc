@@ -185,8 +185,8 @@ bool Router::use_card(Device& device, const Bytes& envelope) {
   device.card_envelope = envelope;
   device.card_asked = false;
   device.stale_since_ms = 0;
+  push_services(device);  // first: it brings the signers that vouch for the card
   device.lane->send_control({wire::CardUpdate{.card = device.card_envelope}});
-  push_services(device);
   return true;
 }
 

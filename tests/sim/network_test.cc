@@ -22,7 +22,9 @@ class NetworkTest : public ::testing::Test {
     host = world.device("host");
     binding = host->engine->bind("plant-mqtt", 0, server);
     pump = world.device("pump");
-    ASSERT_TRUE(world.until([&] { return !host->engine->binding_error(binding) && pump->engine->services().size() == 1; }));
+    ASSERT_TRUE(world.until([&] {
+      return !host->engine->binding_error(binding) && pump->engine->services().size() == 1;
+    }));
   }
   std::unique_ptr<Recorder> open() {
     auto r = world.dial(*pump, "plant-mqtt");
@@ -32,7 +34,8 @@ class NetworkTest : public ::testing::Test {
     }
     const std::size_t before = server.streams.size();
     auto client = std::make_unique<Recorder>(std::move(**r));
-    EXPECT_TRUE(world.until([&] { return server.streams.size() > before || !server.streams.empty(); }));
+    EXPECT_TRUE(
+        world.until([&] { return server.streams.size() > before || !server.streams.empty(); }));
     return client;
   }
 
@@ -43,7 +46,9 @@ class NetworkTest : public ::testing::Test {
   std::uint64_t binding = 0;
 };
 
-std::int64_t loop_time() { return system_clock().mono_us() / 1000; }
+std::int64_t loop_time() {
+  return system_clock().mono_us() / 1000;
+}
 
 Bytes pattern(std::size_t size) {
   Bytes out(size);
@@ -64,7 +69,8 @@ TEST_F(NetworkTest, BothSidesAreProvenAndBytesFlowBothWays) {
   EXPECT_EQ(client->circuit->session().alpn(), "sally-circuit/1");
   client->send(as_bytes("hello"));
   server.streams[0]->send(as_bytes("welcome"));
-  ASSERT_TRUE(world.until([&] { return client->received == 7 && server.streams[0]->received == 5; }));
+  ASSERT_TRUE(
+      world.until([&] { return client->received == 7 && server.streams[0]->received == 5; }));
   EXPECT_EQ(as_text(server.streams[0]->data), "hello");
   EXPECT_EQ(as_text(client->data), "welcome");
 }
@@ -83,7 +89,10 @@ TEST_F(NetworkTest, ManyMegabytesEchoedAreTheSameAndTheEndIsOrderly) {
   sdk::Circuit::finish(std::move(client->circuit));
   sdk::Circuit::finish(std::move(server.streams[0]->circuit));
   // Labels come back: nothing of the circuit is left anywhere.
-  ASSERT_TRUE(world.until([&] { return world.router->circuits() == 0 && pump->engine->lane()->circuits() == 0 && host->engine->lane()->circuits() == 0; }));
+  ASSERT_TRUE(world.until([&] {
+    return world.router->circuits() == 0 && pump->engine->lane()->circuits() == 0 &&
+           host->engine->lane()->circuits() == 0;
+  }));
 }
 
 TEST_F(NetworkTest, HalfCloseInBothDirections) {
@@ -144,7 +153,8 @@ TEST_F(NetworkTest, WithdrawnGrantCutsTheFlowAndTheList) {
   ASSERT_NE(client, nullptr);
   const auto before = loop_time();
   world.controller.put_service("s-1", "plant-mqtt", {"#nobody"}, {"@host"});
-  ASSERT_TRUE(world.until([&] { return client->cut && server.streams[0]->cut && pump->engine->services().empty(); }));
+  ASSERT_TRUE(world.until(
+      [&] { return client->cut && server.streams[0]->cut && pump->engine->services().empty(); }));
   EXPECT_LT(loop_time() - before, 1'000);
   const auto again = world.dial(*pump, "plant-mqtt");
   ASSERT_TRUE(again);
@@ -170,7 +180,8 @@ TEST_F(NetworkTest, ARemovedDeviceIsCutAndCannotComeBack) {
   ASSERT_NE(client, nullptr);
   const auto before = loop_time();
   world.controller.remove_device("pump");
-  ASSERT_TRUE(world.until([&] { return client->cut && server.streams[0]->cut && !pump->engine->online(); }));
+  ASSERT_TRUE(world.until(
+      [&] { return client->cut && server.streams[0]->cut && !pump->engine->online(); }));
   EXPECT_LT(loop_time() - before, 1'000);
   world.controller.op({wire::RouterEntry{.id = "r-1", .name = "first", .addresses = {}}});
   EXPECT_FALSE(world.until([&] { return pump->engine->online(); }, 1'500));
@@ -202,7 +213,8 @@ TEST_F(NetworkTest, RouterRestartsWithoutTheControllerFromItsDisk) {
   ASSERT_TRUE(world.until([&] { return client->cut.has_value(); }));
   world.start_router(world.router_port);
   // The devices carry their cards: nobody has to be asked.
-  ASSERT_TRUE(world.until([&] { return pump->engine->online() && !host->engine->binding_error(binding); }, 10'000));
+  ASSERT_TRUE(world.until(
+      [&] { return pump->engine->online() && !host->engine->binding_error(binding); }, 10'000));
   const auto again = world.dial(*pump, "plant-mqtt");
   ASSERT_TRUE(again);
   EXPECT_TRUE(again->has_value()) << again->error().text();
@@ -242,7 +254,9 @@ TEST_F(NetworkTest, SixtyFourStreamsShareOneLane) {
     c->send(data);
     c->end_after_sending();
   }
-  ASSERT_TRUE(world.until([&] { return std::ranges::all_of(clients, [](const auto& c) { return c->ended; }); }, 60'000));
+  ASSERT_TRUE(world.until(
+      [&] { return std::ranges::all_of(clients, [](const auto& c) { return c->ended; }); },
+      60'000));
   for (auto& c : clients) EXPECT_TRUE(c->data == data);
 }
 

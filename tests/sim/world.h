@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A network on one loop: a controller's control-lane half over a LogWriter, a router, devices as SDK engines.
+// A network on one loop: a controller's control-lane half over a LogWriter, a router, devices as
+// SDK engines.
 #pragma once
 
 #include <list>
@@ -20,7 +21,9 @@ namespace sally::sim {
 
 using crypto::must;
 
-inline std::int64_t now_ms() { return system_clock().unix_ms(); }
+inline std::int64_t now_ms() {
+  return system_clock().unix_ms();
+}
 
 /// The controller as a router sees it. Test's thread.
 class FakeController final : public lane::LaneOwner {
@@ -42,14 +45,21 @@ class FakeController final : public lane::LaneOwner {
                           .network = NetworkId(pki_.network),
                           .roles = {tls::Role::kRouter},
                           .alpn = {std::string(lane::kAlpnControl)}};
-    acceptor_ = must(tls::Acceptor::create(loop_, {.host = "127.0.0.1", .port = port, .context = must(tls::Context::create(std::move(o))), .limits = {}, .name = "controller"},
-                                           [this](std::unique_ptr<tls::Stream> s) {
-                                             lane::LaneOptions options;
-                                             options.hello.network = pki_.network;
-                                             options.tell_time = true;
-                                             options.max_labels = 0;
-                                             lanes_.push_back(std::make_unique<lane::Lane>(loop_, pool_, std::move(s), *this, std::move(options)));
-                                           }));
+    acceptor_ =
+        must(tls::Acceptor::create(loop_,
+                                   {.host = "127.0.0.1",
+                                    .port = port,
+                                    .context = must(tls::Context::create(std::move(o))),
+                                    .limits = {},
+                                    .name = "controller"},
+                                   [this](std::unique_ptr<tls::Stream> s) {
+                                     lane::LaneOptions options;
+                                     options.hello.network = pki_.network;
+                                     options.tell_time = true;
+                                     options.max_labels = 0;
+                                     lanes_.push_back(std::make_unique<lane::Lane>(
+                                         loop_, pool_, std::move(s), *this, std::move(options)));
+                                   }));
     port_ = acceptor_->port();
   }
   /// Gone, with all its lanes.
@@ -68,17 +78,34 @@ class FakeController final : public lane::LaneOwner {
     if (!card.attributes.empty() && card.attributes != tags) ++card.attr_epoch;
     card.attributes = std::move(tags);
     if (card.attr_epoch != 0) {
-      op({wire::IdentityState{.id = id, .standing = wire::Standing::kActive, .credential_epoch = 0, .attr_epoch = card.attr_epoch, .at_ms = now_ms()}});
+      op({wire::IdentityState{.id = id,
+                              .standing = wire::Standing::kActive,
+                              .credential_epoch = 0,
+                              .attr_epoch = card.attr_epoch,
+                              .at_ms = now_ms()}});
     }
   }
-  void put_service(const std::string& id, const std::string& name, std::vector<std::string> dial, std::vector<std::string> bind,
-                   wire::E2e e2e = wire::E2e::kTls) {
-    const wire::ServiceRecord r{.network = pki_.network, .id = id, .name = name, .e2e = e2e, .dial = std::move(dial), .bind = std::move(bind), .version = writer_.version() + 1, .not_after_ms = now_ms() + 3'600'000, .host_config = {}, .intercept_config = {}};
+  void put_service(const std::string& id, const std::string& name, std::vector<std::string> dial,
+                   std::vector<std::string> bind, wire::E2e e2e = wire::E2e::kTls) {
+    const wire::ServiceRecord r{.network = pki_.network,
+                                .id = id,
+                                .name = name,
+                                .e2e = e2e,
+                                .dial = std::move(dial),
+                                .bind = std::move(bind),
+                                .version = writer_.version() + 1,
+                                .not_after_ms = now_ms() + 3'600'000,
+                                .host_config = {},
+                                .intercept_config = {}};
     op({wire::PutService{must(trust::make_service_record(r, *signer_.key))}});
   }
   void remove_device(const std::string& id) {
     cards_.erase(id);
-    op({wire::IdentityState{.id = id, .standing = wire::Standing::kRevoked, .credential_epoch = 1, .attr_epoch = 0, .at_ms = now_ms()}});
+    op({wire::IdentityState{.id = id,
+                            .standing = wire::Standing::kRevoked,
+                            .credential_epoch = 1,
+                            .attr_epoch = 0,
+                            .at_ms = now_ms()}});
   }
   void op(wire::StateOp o) {
     if (!writer_.append(o)) std::abort();
@@ -147,12 +174,14 @@ class FakeController final : public lane::LaneOwner {
 /// A circuit's user that keeps what comes and can send.
 class Recorder final : public sdk::CircuitUser {
  public:
-  explicit Recorder(std::unique_ptr<sdk::Circuit> c) : circuit(std::move(c)) { circuit->set_user(*this); }
+  explicit Recorder(std::unique_ptr<sdk::Circuit> c) : circuit(std::move(c)) {
+    circuit->set_user(*this);
+  }
   ~Recorder() override {
     if (circuit != nullptr) circuit->abort(wire::ResetCode::kClosed);
   }
-  void send(ByteView data) {
-    append(out_, data);
+  void send(ByteView bytes) {
+    append(out_, bytes);
     on_circuit_writable();
   }
   void end_after_sending() {
@@ -166,7 +195,7 @@ class Recorder final : public sdk::CircuitUser {
       if (r.kind == sdk::Circuit::ReadKind::kNothing) return;
       if (r.kind == sdk::Circuit::ReadKind::kEnd) {
         ended = true;
-        return;
+        break;
       }
       received += r.n;
       if (keep) append(data, {buffer, r.n});
@@ -205,7 +234,8 @@ class TestHost final : public sdk::Host {
     callers.push_back(caller);
     answer(refuse);
   }
-  void on_stream(std::uint64_t, const sdk::Caller&, std::unique_ptr<sdk::Circuit> circuit) override {
+  void on_stream(std::uint64_t, const sdk::Caller&,
+                 std::unique_ptr<sdk::Circuit> circuit) override {
     if (circuit == nullptr) {
       ++gone;
       return;
@@ -223,10 +253,11 @@ class TestHost final : public sdk::Host {
 /// One device: an engine with its identity.
 struct Device {
   Device(loop::Loop& loop, sdk::Material material)
-      : engine(std::make_unique<sdk::Engine>(loop, system_random(), std::move(material), [this](sdk::Event e, const std::string& text) {
-          seen.insert(e);
-          last_text = text;
-        })) {
+      : engine(std::make_unique<sdk::Engine>(loop, system_random(), std::move(material),
+                                             [this](sdk::Event e, const std::string& text) {
+                                               seen.insert(e);
+                                               last_text = text;
+                                             })) {
     engine->start();
   }
   std::set<sdk::Event> seen;
@@ -236,7 +267,10 @@ struct Device {
 
 class World {
  public:
-  World() : pki("net-a.sally", now_ms() / 1000), controller(loop, pki), router_leaf(pki.leaf(crypto::Role::kRouter, "r-1")) {
+  World()
+      : pki("net-a.sally", now_ms() / 1000),
+        controller(loop, pki),
+        router_leaf(pki.leaf(crypto::Role::kRouter, "r-1")) {
     char name[] = "/tmp/sally-sim-XXXXXX";
     if (::mkdtemp(name) == nullptr) std::abort();
     dir = name;
@@ -262,18 +296,34 @@ class World {
     }
     router_port = router->port();
   }
-  [[nodiscard]] trust::Anchors anchors() const { return {.network = pki.network, .roots = {pki.root}, .issuing = {pki.devices, pki.infrastructure}}; }
-  [[nodiscard]] sdk::Material material(const std::string& id, const crypto::TestLeaf& leaf) const {
-    return {.network = pki.network, .id = id, .name = id, .chain = {leaf.cert, pki.devices}, .key = leaf.key, .anchors = anchors(), .routers = {{"127.0.0.1", router_port}}};
+  [[nodiscard]] trust::Anchors anchors() const {
+    return {
+        .network = pki.network, .roots = {pki.root}, .issuing = {pki.devices, pki.infrastructure}};
   }
-  std::unique_ptr<Device> device(const std::string& id) { return std::make_unique<Device>(loop, material(id, pki.leaf(crypto::Role::kDevice, id))); }
-  bool until(const std::function<bool()>& done, std::int64_t ms = 10'000) { return loop.run_until(done, ms); }
+  [[nodiscard]] sdk::Material material(const std::string& id, const crypto::TestLeaf& leaf) const {
+    return {.network = pki.network,
+            .id = id,
+            .name = id,
+            .chain = {leaf.cert, pki.devices},
+            .key = leaf.key,
+            .anchors = anchors(),
+            .routers = {{"127.0.0.1", router_port}}};
+  }
+  std::unique_ptr<Device> device(const std::string& id) {
+    return std::make_unique<Device>(loop, material(id, pki.leaf(crypto::Role::kDevice, id)));
+  }
+  bool until(const std::function<bool()>& done, std::int64_t ms = 10'000) {
+    return loop.run_until(done, ms);
+  }
 
   /// The result of a dial, or nullopt when nothing came in time.
-  std::optional<Result<std::unique_ptr<sdk::Circuit>>> dial(Device& d, const std::string& service, std::int64_t timeout_ms = 5'000) {
+  std::optional<Result<std::unique_ptr<sdk::Circuit>>> dial(Device& d, const std::string& service,
+                                                            std::int64_t timeout_ms = 5'000) {
     // Shared: the callback may come after we gave up.
     auto result = std::make_shared<std::optional<Result<std::unique_ptr<sdk::Circuit>>>>();
-    d.engine->dial(service, {}, timeout_ms, [result](Result<std::unique_ptr<sdk::Circuit>> r) { result->emplace(std::move(r)); });
+    d.engine->dial(service, {}, timeout_ms, [result](Result<std::unique_ptr<sdk::Circuit>> r) {
+      result->emplace(std::move(r));
+    });
     until([&] { return result->has_value(); }, timeout_ms + 5'000);
     return std::move(*result);
   }

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+// sally-agent --dir DIR [--log LEVEL] [--log-json]: the daemon on a device.
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <string>
+
+#include "agent/agent.h"
+#include "base/log.h"
+#include "loop/process.h"
+
+int main(int argc, char** argv) {
+  std::string dir;
+  for (int i = 1; i < argc; ++i) {
+    const bool more = i + 1 < argc;
+    if (std::strcmp(argv[i], "--dir") == 0 && more) {
+      dir = argv[++i];
+    } else if (std::strcmp(argv[i], "--log") == 0 && more &&
+               sally::log::set_level(std::string_view(argv[i + 1]))) {
+      ++i;
+    } else if (std::strcmp(argv[i], "--log-json") == 0) {
+      sally::log::set_json(true);
+    } else if (std::strcmp(argv[i], "--version") == 0) {
+      std::puts("sally-agent " SALLY_VERSION);
+      return 0;
+    } else {
+      std::fputs(
+          "usage: sally-agent --dir DIR [--log debug|info|warn|error] [--log-json]\n  DIR is the "
+          "folder that `sally join` made.\n",
+          stderr);
+      return 2;
+    }
+  }
+  if (dir.empty()) {
+    std::fputs("sally-agent: --dir is missing: the folder that `sally join` made\n", stderr);
+    return 2;
+  }
+  std::signal(SIGPIPE, SIG_IGN);
+  sally::loop::Loop loop;
+  sally::agent::Agent agent(loop, dir);
+  agent.on_stop = [&] { loop.stop(); };
+  sally::loop::Signals signals(loop, {SIGINT, SIGTERM}, [&](int) { loop.stop(); });
+  if (const auto s = agent.start(); !s) {
+    std::fprintf(stderr, "sally-agent: %s\n", s.error().text().c_str());
+    return s.error().source() == sally::Source::kConfig ? 2 : 1;
+  }
+  loop.run();
+  return 0;
+}

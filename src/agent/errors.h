@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+namespace sally::agent {
+
+enum class Errc : std::uint8_t {
+  kHostConfig,  ///< a host.v1 document we cannot serve
+  kForward,     ///< a forward that cannot be made or is not there
+  kRunning,     ///< another agent has this folder
+  kState,       ///< a file of the agent's folder is damaged
+  kRequest,     ///< a request on the control socket that makes no sense
+  kSdk,         ///< the SDK refused; the context says why
+};
+std::string_view error_name(Errc e);
+
+}  // namespace sally::agent

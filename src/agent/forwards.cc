@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/forwards.h"
+
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <boost/json/parse.hpp>
+#include <boost/json/value.hpp>
+#include <utility>
+
+#include "agent/errors.h"
+#include "base/fs.h"
+#include "base/log.h"
+
+namespace sally::agent {
+
+struct Forwards::Forward {
+  std::uint64_t key = 0;
+  Entry entry;
+  std::unique_ptr<loop::Listener> listener;
+};
+
+/// A local connection that waits for its stream; crosses to the SDK's thread and back.
+struct Forwards::Dialing {
+  loop::Loop* loop = nullptr;
+  Forwards* forwards = nullptr;
+  std::shared_ptr<bool> alive;
+  std::uint64_t key = 0;
+  loop::Fd fd;
+};
+
+Forwards::Forwards(loop::Loop& loop, sally_context* ctx, std::string path)
+    : loop_(loop), ctx_(ctx), path_(std::move(path)) {}
+Forwards::~Forwards() {
+  *alive_ = false;
+}
+
+Status Forwards::load() {
+  if (path_.empty() || !fs::exists(path_)) return {};
+  TRY_ASSIGN(const auto text, fs::read_text(path_));
+  boost::system::error_code ec;
+  const auto parsed = boost::json::parse(text, ec);
+  const auto damaged = [&] {
+    return fail(Errc::kState,
+                path_ + ": not what the agent writes. Remove it and add the forwards again",
+                Source::kLocal);
+  };
+  if (ec || !parsed.is_array()) return damaged();
+  for (const auto& item : parsed.get_array()) {
+    const auto* o = item.if_object();
+    const auto* service = o == nullptr ? nullptr : o->if_contains("service");
+    const auto* listen = o == nullptr ? nullptr : o->if_contains("listen");
+    if (service == nullptr || listen == nullptr || !service->is_string() || !listen->is_string())
+      return damaged();
+    const auto address =
+        parse_host_port({listen->get_string().data(), listen->get_string().size()});
+    if (!address) return damaged();
+    if (const auto added = add(std::string(service->get_string()), *address); !added) {
+      log::error("agent.forward_lost", {{"service", std::string_view(service->get_string())},
+                                        {"why", added.error().text()}});
+    }
+  }
+  return {};
+}
+
+Status Forwards::save() const {
+  if (path_.empty()) return {};
+  std::string text = "[";
+  for (const auto& [key, f] : all_) {
+    text += (text.size() > 1 ? ",\n " : "\n ") + std::string("{\"service\":") +
+            json_quote(f->entry.service) + ",\"listen\":" + json_quote(f->entry.listen.str()) + "}";
+  }
+  return fs::write_file_atomic(path_, as_bytes(text + "\n]\n"));
+}
+
+Result<Forwards::Entry> Forwards::add(const std::string& service, const HostPort& listen) {
+  for (const auto& [key, f] : all_) {
+    if (listen.port != 0 && f->entry.listen.port == listen.port &&
+        f->entry.listen.host == listen.host) {
+      if (f->entry.service == service) return f->entry;
+      return fail(Errc::kForward, listen.str() + " forwards to " + f->entry.service + " already",
+                  Source::kConfig);
+    }
+  }
+  if (all_.size() >= kMax)
+    return fail(Errc::kForward, "at most " + std::to_string(kMax) + " forwards", Source::kConfig);
+  auto forward = std::make_unique<Forward>();
+  Forward* f = forward.get();
+  f->key = next_++;
+  TRY_ASSIGN(f->listener, loop::Listener::tcp(loop_, listen.host, listen.port,
+                                              [this, f](loop::Fd fd, const loop::Address&) {
+                                                accept(*f, std::move(fd));
+                                              }));
+  f->entry.service = service;
+  f->entry.listen = {listen.host, f->listener->port()};
+  all_.emplace(f->key, std::move(forward));
+  log::info("agent.forward", {{"service", service}, {"listen", f->entry.listen.str()}});
+  TRY(save());
+  return f->entry;
+}
+
+Status Forwards::remove(const std::string& service) {
+  if (std::erase_if(all_, [&](const auto& f) { return f.second->entry.service == service; }) == 0) {
+    return fail(Errc::kForward, "no forward to " + service, Source::kConfig);
+  }
+  return save();
+}
+
+std::vector<Forwards::Entry> Forwards::list() const {
+  std::vector<Entry> out;
+  for (const auto& [key, f] : all_) out.push_back(f->entry);
+  return out;
+}
+
+void Forwards::accept(Forward& forward, loop::Fd fd) {
+  ++forward.entry.connections;
+  auto dialing = std::make_unique<Dialing>(Dialing{
+      .loop = &loop_, .forwards = this, .alive = alive_, .key = forward.key, .fd = std::move(fd)});
+  if (sally_dial_async(ctx_, forward.entry.service.c_str(), nullptr, &Forwards::on_dialed,
+                       dialing.get()) == SALLY_OK) {
+    (void)dialing.release();  // on_dialed has it now
+  } else {
+    ++forward.entry.failures;
+    forward.entry.last_error = sally_last_error();
+  }
+}
+
+// On the SDK's thread.
+void Forwards::on_dialed(void* user, int code, const char* text, sally_stream* stream) {
+  std::unique_ptr<Dialing> d(static_cast<Dialing*>(user));
+  if (code == SALLY_OK) {
+    (void)sally_stream_attach(stream, d->fd.release(), nullptr, nullptr);
+    return;
+  }
+  const linger hard{.l_onoff = 1, .l_linger = 0};
+  ::setsockopt(d->fd.get(), SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
+  d->fd.reset();
+  loop::Loop* loop = d->loop;
+  (void)loop->post([d = std::move(d), why = std::string(sally_error_name(code)) + ": " + text] {
+    if (!*d->alive) return;
+    const auto it = d->forwards->all_.find(d->key);
+    if (it == d->forwards->all_.end()) return;
+    ++it->second->entry.failures;
+    it->second->entry.last_error = why;
+    log::warn("agent.forward_failed", {{"service", it->second->entry.service}, {"why", why}});
+  });
+}
+
+}  // namespace sally::agent
