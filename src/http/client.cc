@@ -13,8 +13,7 @@ namespace {
 class CallImpl final : public Call, private tls::StreamHandler {
  public:
   CallImpl(loop::Loop& loop, Result<Url> url, RequestOptions options, OnResponse done)
-      : loop_(loop),
-        options_(std::move(options)),
+      : options_(std::move(options)),
         done_(std::move(done)),
         parser_(Parser::Kind::kResponse,
                 ParserLimits{.head = 64 * 1024, .headers = 200, .body = options_.max_response}),
@@ -107,7 +106,6 @@ class CallImpl final : public Call, private tls::StreamHandler {
     done(std::move(result));  // may destroy us
   }
 
-  loop::Loop& loop_;
   RequestOptions options_;
   OnResponse done_;
   Url url_;

@@ -84,13 +84,12 @@ Result<std::shared_ptr<const Context>> Context::create(ContextOptions options) {
   SSL_CTX_set_max_cert_list(ctx, kMaxPeerChain);
   const char* groups =
       options.allow_p256 ? "*X25519MLKEM768:*X25519:P-256" : "*X25519MLKEM768:*X25519";
-  if (SSL_CTX_set1_groups_list(ctx, groups) != 1 ||
+  if (!set_list(ctx, SSL_CTRL_SET_GROUPS_LIST, groups) ||
       SSL_CTX_set_ciphersuites(
           ctx, "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256") != 1 ||
-      SSL_CTX_set1_sigalgs_list(
-          ctx,
-          "ecdsa_secp256r1_sha256:ecdsa_secp384r1_sha384:ed25519:rsa_pss_rsae_sha256:"
-          "rsa_pss_rsae_sha384:rsa_pss_rsae_sha512:rsa_pkcs1_sha256:rsa_pkcs1_sha384") != 1)
+      !set_list(ctx, SSL_CTRL_SET_SIGALGS_LIST,
+                "ecdsa_secp256r1_sha256:ecdsa_secp384r1_sha384:ed25519:rsa_pss_rsae_sha256:"
+                "rsa_pss_rsae_sha384:rsa_pss_rsae_sha512:rsa_pkcs1_sha256:rsa_pkcs1_sha384"))
     return fail(config_error("groups, ciphers and signatures"));
   TRY(set_chain(ctx, options));
 

@@ -9,6 +9,11 @@
 
 namespace sally::tls {
 
+/// The library's list-setting macros cast the old way and drop const.
+inline bool set_list(SSL_CTX* ctx, int command, std::string list) {
+  return SSL_CTX_ctrl(ctx, command, 0, list.data()) == 1;
+}
+
 struct Context::Impl {
   ContextOptions options;
   crypto::Ossl<SSL_CTX, SSL_CTX_free> ctx;

@@ -7,6 +7,7 @@
 #include <functional>
 
 #include "crypto/ossl.h"
+#include "tls/context_impl.h"
 #include "tls/test_tls.h"
 
 namespace sally::tls {
@@ -169,7 +170,7 @@ TEST_F(Memory, HelloRetryIsRefused) {
   auto leaf = pki.leaf(Role::kDevice, "server-1");
   server = make(test_options(pki, Side::kServer, &leaf, &clock));
   const crypto::Ossl<SSL_CTX, SSL_CTX_free> ctx(SSL_CTX_new(TLS_client_method()));
-  ASSERT_EQ(SSL_CTX_set1_groups_list(ctx.get(), "*P-256:X25519"), 1);
+  ASSERT_TRUE(set_list(ctx.get(), SSL_CTRL_SET_GROUPS_LIST, "*P-256:X25519"));
   const unsigned char alpn[] = "\x0csally-edge/1";
   SSL_CTX_set_alpn_protos(ctx.get(), alpn, sizeof alpn - 1);
   const crypto::Ossl<SSL, SSL_free> ssl(SSL_new(ctx.get()));

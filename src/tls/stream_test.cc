@@ -13,6 +13,7 @@
 #include "crypto/ossl.h"
 #include "loop/net.h"
 #include "tls/acceptor.h"
+#include "tls/context_impl.h"
 #include "tls/test_tls.h"
 
 namespace sally::tls {
@@ -286,7 +287,7 @@ TEST_F(Streams, ForeignClientsThatMustFail) {
   };
   EXPECT_EQ(attempt([](SSL_CTX* x) { SSL_CTX_set_max_proto_version(x, TLS1_2_VERSION); }),
             "tlsv1 alert protocol version");
-  EXPECT_EQ(attempt([](SSL_CTX* x) { SSL_CTX_set1_groups_list(x, "P-384"); }),
+  EXPECT_EQ(attempt([](SSL_CTX* x) { set_list(x, SSL_CTRL_SET_GROUPS_LIST, "P-384"); }),
             "ssl/tls alert handshake failure");
   // The certificate of another device, without its key: the chain is fine, the proof is not.
   const auto thief = crypto::must(crypto::FileKey::generate(crypto::KeyType::kP256));
