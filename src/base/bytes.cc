@@ -42,7 +42,7 @@ std::optional<Bytes> decode64(std::string_view text, const std::array<std::int8_
   std::uint32_t acc = 0;
   unsigned bits = 0;
   for (const char c : text) {
-    const int v = t[static_cast<unsigned char>(c)];
+    const std::int8_t v = t[static_cast<unsigned char>(c)];
     if (v < 0) return std::nullopt;
     acc = acc << 6 | static_cast<std::uint32_t>(v);
     bits += 6;

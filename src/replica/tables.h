@@ -46,8 +46,10 @@ class Tables {
     Shared() = default;
     Shared(const Shared& o) : rows_(o.rows_), mine_(false) { o.mine_ = false; }
     Shared& operator=(const Shared& o) {
-      rows_ = o.rows_;
-      o.mine_ = mine_ = false;
+      if (this != &o) {
+        rows_ = o.rows_;
+        o.mine_ = mine_ = false;
+      }
       return *this;
     }
     ~Shared() = default;

@@ -54,8 +54,8 @@ int record_error(const Error& error) {
 
 }  // namespace sally::sdk
 
-using namespace sally;       // NOLINT: the ABI's own file
-using namespace sally::sdk;  // NOLINT
+using namespace sally;
+using namespace sally::sdk;
 
 const char* sally_error_name(int code) {
   if (code == SALLY_OK) return "sally.ok";

@@ -99,6 +99,7 @@ Result<crypto::PublicKey> SignerSet::find(const wire::KeyId& id, std::int64_t no
 
 std::vector<wire::SignerChain> SignerSet::chains() const {
   std::vector<wire::SignerChain> out;
+  out.reserve(keys_.size());
   for (const auto& [id, entry] : keys_) out.push_back(entry.chain);
   return out;
 }
