@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Replays a fuzz corpus without libFuzzer: every file of the given folders and, for each, its prefixes and single-byte
-// flips at a fixed stride, through LLVMFuzzerTestOneInput. Fails when a folder is missing or empty.
+// Replays a fuzz corpus without libFuzzer: every file of the given folders and, for each, its
+// prefixes and single-byte flips at a fixed stride, through LLVMFuzzerTestOneInput. Fails when a
+// folder is missing or empty.
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
@@ -22,7 +23,8 @@ int main(int argc, char** argv) {
       LLVMFuzzerTestOneInput(input.data(), input.size());
       const std::size_t step = input.size() / 64 + 1;
       for (std::size_t at = 0; at < input.size(); at += step) {
-        std::vector<std::uint8_t> prefix(input.begin(), input.begin() + static_cast<std::ptrdiff_t>(at));
+        std::vector<std::uint8_t> prefix(input.begin(),
+                                         input.begin() + static_cast<std::ptrdiff_t>(at));
         LLVMFuzzerTestOneInput(prefix.data(), prefix.size());
         auto flipped = input;
         flipped[at] ^= 0x81;
