@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "identity/identity.h"
+#include "identity/token.h"
+#include "loop/loop.h"
+
+namespace sally::identity {
+
+struct EnrollOptions {
+  crypto::KeyType key_type = crypto::KeyType::kP256;
+  std::int64_t timeout_ms = 30'000;  ///< per step
+  const Clock* clock = nullptr;      ///< system clock when null
+};
+
+/// An enrolment under way. Destroying it cancels; a token the controller has already taken is then
+/// used up.
+class Enrolling {
+ public:
+  virtual ~Enrolling() = default;
+};
+using OnEnrolled = std::move_only_function<void(Result<Identity>)>;
+
+/// One-time token to identity, trust first (spec/client-api.md 2.2): capture the controller's leaf;
+/// verify the token's signature with that leaf's key and its end; fetch the roots over a connection
+/// pinned to that leaf, which must contain the root the token names; send the request over a
+/// connection verified by those roots, network, role and host name; check that what comes back is
+/// for our key and the token's subject. `done` runs once, never from inside this function.
+std::unique_ptr<Enrolling> enroll(loop::Loop& loop, const std::string& token, EnrollOptions options,
+                                  OnEnrolled done);
+/// The same for plain synchronous callers.
+Result<Identity> blocking_enroll(const std::string& token, EnrollOptions options = {});
+
+}  // namespace sally::identity

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+#include "base/ids.h"
+#include "crypto/certificate.h"
+#include "crypto/key.h"
+#include "crypto/path.h"
+#include "identity/errc.h"
+#include "tls/context.h"
+
+namespace sally::identity {
+
+inline constexpr std::size_t kMaxFile = 256 * 1024;
+
+/// Who we are: key, certificates, whom we believe, where to go. Value type; immutable once made;
+/// any thread. network, role and id always come from the leaf; the file may only repeat them.
+struct Identity {
+  std::string controller;  ///< URL, without a trailing slash
+  crypto::FileKeyPtr key;
+  std::vector<crypto::Certificate> chain;    ///< leaf first, then issuing certificates
+  std::vector<crypto::Certificate> anchors;  ///< roots believed
+  std::vector<crypto::Certificate> issuing;  ///< known issuing certificates
+  NetworkId network;
+  crypto::Role role = crypto::Role::kDevice;
+  std::string id;
+  std::string name;                  ///< for people
+  std::vector<std::string> routers;  ///< host:port, as last told by the controller
+  Bytes card;                        ///< signed identity card (an envelope), may be empty
+
+  [[nodiscard]] const crypto::Certificate& leaf() const { return chain.front(); }
+  /// Unix seconds.
+  [[nodiscard]] std::int64_t expires_s() const { return leaf().not_after(); }
+  /// Client options for a lane or for REST: our leaf (with `whole_chain` also the issuing
+  /// certificate), roots, network.
+  [[nodiscard]] tls::ContextOptions client_options(std::vector<std::string> alpn, bool whole_chain,
+                                                   const Clock* clock = nullptr) const;
+};
+
+/// spec/client-api.md 2.5 in the C form, plus "sally": {network, id, name, kind, controller,
+/// routers, card}. Holds the private key: wipe it.
+Result<std::string> to_json(const Identity& identity);
+/// Total. Accepts the forms of other clients too ("pem:", "file:///path", ztAPI with a path).
+/// kBadFile, kMismatch, kKeyUnavailable; not whether it is expired.
+Result<Identity> from_json(std::string_view text);
+
+Result<Identity> load(const std::string& path);
+/// Mode 0600, atomic.
+Status save(const Identity& identity, const std::string& path);
+
+}  // namespace sally::identity
