@@ -47,6 +47,7 @@ struct Loop::Impl {
   uv_async_t async{};
   bool idling = false;
   std::vector<Function> deferred;
+  bool in_run_until = false;
   std::vector<Watcher::Impl*> dirty;
   std::mutex mutex;
   std::vector<Function> posted;
@@ -58,9 +59,10 @@ struct Loop::Impl {
       owner.store(std::this_thread::get_id(), std::memory_order_relaxed);
   }
 
-  void run_deferred() {
+  bool run_deferred() {
     auto now = std::exchange(deferred, {});
     for (auto& fn : now) fn();
+    return !now.empty();
   }
   void run_posted() {
     std::vector<Function> now;
@@ -83,14 +85,16 @@ struct Loop::Impl {
         SALLY_CHECK(uv_poll_start(&w->poll, w->wanted, on_poll) == 0);
     }
   }
-  void end_of_turn() {
-    run_deferred();
+  bool end_of_turn() {
+    const bool ran = run_deferred();
     apply_interest();
+    return ran;
   }
   void before_sleep() {
     wheel.advance();
-    end_of_turn();
-    const bool more = !deferred.empty();
+    const bool ran = end_of_turn();
+    // run_until looks at its condition between turns: what ran just now may have made it true.
+    const bool more = !deferred.empty() || (ran && in_run_until);
     if (more && !idling) uv_idle_start(&idle, [](uv_idle_t*) {});
     if (!more && idling) uv_idle_stop(&idle);
     idling = more;
@@ -197,10 +201,12 @@ bool Loop::run_until(const std::function<bool()>& done, std::int64_t timeout_ms)
       &limit->timer, [](uv_timer_t* t) { static_cast<Limit*>(t->data)->expired = true; },
       static_cast<std::uint64_t>(timeout_ms < 0 ? 0 : timeout_ms), 0);
   bool result = done();
+  impl_->in_run_until = true;
   while (!result && !limit->expired) {
     uv_run(&impl_->uv, UV_RUN_ONCE);
     result = done();
   }
+  impl_->in_run_until = false;
   uv_close(handle(&limit->timer), [](uv_handle_t* h) { delete static_cast<Limit*>(h->data); });
   return result;
 }

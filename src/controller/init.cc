@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "controller/init.h"
+
+#include <algorithm>
+#include <boost/json.hpp>
+#include <filesystem>
+
+#include "base/fs.h"
+#include "base/text.h"
+#include "controller/errc.h"
+#include "pki/authority.h"
+#include "pki/publish.h"
+#include "store/store.h"
+
+namespace sally::controller {
+namespace {
+
+namespace json = boost::json;
+
+void add_name(pki::Subject& subject, const std::string& host) {
+  const bool ip = host.find(':') != std::string::npos ||
+                  host.find_first_not_of("0123456789.") == std::string::npos;
+  auto& to = ip ? subject.ips : subject.dns;
+  if (std::find(to.begin(), to.end(), host) == to.end()) to.push_back(host);
+}
+
+struct Build {
+  const InitOptions& options;
+  store::Transaction& tx;
+  pki::AuthorityPtr authority;
+  std::int64_t now_ms;
+  Random& random;
+  std::string url;
+
+  Result<store::Identity> identity(const std::string& id, const std::string& name,
+                                   store::Kind kind) {
+    store::Identity i;
+    i.id = id;
+    i.name = name;
+    i.kind = kind;
+    i.created_ms = now_ms;
+    TRY(tx.put_identity(i));
+    TRY(tx.audit("system", std::string(store::kind_name(kind)) + ".add", id,
+                 "{\"name\":" + json_quote(name) + "}"));
+    return i;
+  }
+
+  // Key, leaf and the file that the other program reads.
+  Status identity_file(const std::string& path, const store::Identity& i,
+                       const pki::Subject& subject) {
+    TRY_ASSIGN(const auto key, crypto::FileKey::generate(crypto::KeyType::kP256));
+    TRY_ASSIGN(const auto issued, authority->issue(tx, subject, key->public_key(),
+                                                   pki::profile_of(i.kind), now_ms, random));
+    TRY_ASSIGN(std::string pem, key->to_pem());
+    json::array routers;
+    for (const auto& a : options.router_addresses) routers.emplace_back(a);
+    const json::object file{{"ztAPI", url},
+                            {"ztAPIs", json::array{json::value(url)}},
+                            {"id", json::object{{"key", pem},
+                                                {"cert", issued.chain_pem()},
+                                                {"ca", crypto::to_pem(authority->bundle())}}},
+                            {"sally", json::object{{"network", authority->network().str()},
+                                                   {"id", i.id},
+                                                   {"name", i.name},
+                                                   {"kind", store::kind_name(i.kind)},
+                                                   {"controller", url},
+                                                   {"routers", std::move(routers)}}}};
+    wipe(pem);
+    std::string text = json::serialize(file) + "\n";
+    const auto parent = std::filesystem::path(path).parent_path().string();
+    if (!parent.empty() && !fs::exists(parent)) TRY(fs::make_dirs(parent, 0700));
+    const auto written = fs::write_file_atomic(path, as_bytes(text), 0600);
+    wipe(text);
+    return written;
+  }
+};
+
+Status check(const InitOptions& o) {
+  const auto usage = [](const std::string& text) {
+    return fail(Errc::kUsage, text, Source::kConfig);
+  };
+  if (o.dir.empty() || o.hosts.empty() || o.hosts.front().empty())
+    return usage("need a folder and a host name or address");
+  if (!valid_name(o.name)) return usage("'" + o.name + "' is no name for a network");
+  if (!valid_name(o.admin_name) || o.admin_identity.empty())
+    return usage("need the first admin's name and file");
+  if (!o.router_addresses.empty() && (o.router_identity.empty() || !valid_name(o.router_name)))
+    return usage("need the first router's name and file");
+  for (const auto& a : o.router_addresses)
+    if (!parse_host_port(a)) return usage("'" + a + "' is not host:port");
+  return {};
+}
+
+}  // namespace
+
+Result<InitResult> init_network(const InitOptions& options, const Clock& clock, Random& random) {
+  TRY(check(options));
+  if (fs::exists(options.dir)) return fail(Errc::kExists, options.dir + " exists", Source::kConfig);
+  const std::string work = options.dir + ".new";
+  std::error_code ec;
+  std::filesystem::remove_all(work, ec);
+  TRY(fs::make_dirs(work, 0700));
+
+  const std::int64_t now_ms = clock.unix_ms();
+  const NetworkId network("n-" + random.hex(5) + ".sally");
+  const pki::KeyDir keys(work + "/keys");
+  InitResult result;
+  result.network = network.str();
+  result.url = "https://" + HostPort{options.hosts.front(), options.port}.str();
+  {
+    TRY_ASSIGN(const auto store,
+               store::open_sqlite(work + "/" + kDatabaseFile, pki::store_hooks()));
+    TRY_ASSIGN(auto tx, store->begin(network, now_ms));
+    TRY(tx->put_network({network.str(), options.name, result.url, now_ms}));
+    TRY(tx->audit("system", "network.create", network.str(),
+                  "{\"name\":" + json_quote(options.name) + "}"));
+    TRY_ASSIGN(auto authority, pki::Authority::create(*tx, network, keys, now_ms, random));
+    result.root_sha256 = authority->root().sha256_hex();
+    Build b{options, *tx, authority, now_ms, random, result.url};
+    TRY(keys.secret("tokens", random));
+
+    pki::Subject rest;
+    rest.id = "ctrl-" + random.hex(4);
+    for (const auto& h : options.hosts) add_name(rest, h);
+    for (const char* h : {"localhost", "127.0.0.1", "::1"}) add_name(rest, h);
+    TRY(b.identity(rest.id, "controller", store::Kind::kController));
+    TRY_ASSIGN(const auto rest_key, keys.create("rest", options.rest_key));
+    TRY_ASSIGN(const auto rest_issued, authority->issue(*tx, rest, rest_key->public_key(),
+                                                        pki::Profile::kController, now_ms, random));
+    TRY(fs::write_file_atomic(work + "/" + kRestFile, as_bytes(rest_issued.chain_pem()), 0600));
+
+    const pki::Subject signer{"1", {}, {}};
+    TRY(b.identity("1", "signer", store::Kind::kSigner));
+    TRY_ASSIGN(const auto signer_key, keys.create("signer", crypto::KeyType::kP256));
+    TRY_ASSIGN(const auto signer_issued, authority->issue(*tx, signer, signer_key->public_key(),
+                                                          pki::Profile::kSigner, now_ms, random));
+    TRY(fs::write_file_atomic(work + "/" + kSignerFile, as_bytes(signer_issued.chain_pem()), 0600));
+
+    if (!options.router_addresses.empty()) {
+      TRY_ASSIGN(const auto router,
+                 b.identity(random.hex(8), options.router_name, store::Kind::kRouter));
+      pki::Subject subject;
+      subject.id = router.id;
+      for (const auto& a : options.router_addresses) add_name(subject, parse_host_port(a)->host);
+      for (const char* h : {"localhost", "127.0.0.1"}) add_name(subject, h);
+      const store::RouterInfo info{router.id, options.router_addresses, subject.dns, subject.ips};
+      TRY(tx->put_router_info(info));
+      TRY(pki::publish_router(*tx, router, info));
+      TRY(b.identity_file(options.router_identity, router, subject));
+      result.router_id = router.id;
+    }
+    TRY_ASSIGN(const auto admin,
+               b.identity(random.hex(8), options.admin_name, store::Kind::kAdmin));
+    TRY(b.identity_file(options.admin_identity, admin, {admin.id, {}, {}}));
+    result.admin_id = admin.id;
+    TRY(tx->commit());
+  }
+  std::filesystem::rename(work, options.dir, ec);
+  if (ec) return fail(Errc::kExists, "cannot rename " + work + ": " + ec.message(), Source::kLocal);
+  return result;
+}
+
+}  // namespace sally::controller

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "api/api.h"
+#include "base/chunk.h"
+#include "controller/errc.h"
+#include "http/worker_pool.h"
+#include "lane/lane.h"
+#include "loop/loop.h"
+#include "pki/enroll.h"
+#include "replica/writer.h"
+#include "tls/peer_identity.h"
+
+namespace sally::controller {
+
+/// One network (tenant) of a controller: its store, CA, signer, REST handlers, replicated log and
+/// the control lanes of its routers. Owned by the server. Lanes and log on the loop's thread; api()
+/// and the Live calls from any thread; blocking work on the pool, which must be gone before this
+/// is. A lane that breaks rules loses its connection; a database that fails makes requests fail,
+/// lanes go on.
+class Network final : public lane::LaneOwner, public api::Live {
+ public:
+  /// From the folder init_network made. kNoNetwork, or what store, pki and replica say.
+  static Result<std::unique_ptr<Network>> open(const std::string& dir, loop::Loop& loop,
+                                               http::WorkerPool& pool, const Clock& clock,
+                                               Random& random);
+  ~Network() override;
+
+  /// Loop's thread, once: heads every 10 s, upkeep every hour. `on_certificates` runs on the loop
+  /// when the REST certificate was renewed.
+  void start(std::move_only_function<void()> on_certificates);
+  /// Loop's thread: a stream whose ALPN is the control lane's.
+  void take(std::unique_ptr<tls::Stream> stream);
+  /// Loop's thread, inside the verify step of a handshake: refuses what is revoked, suspended or
+  /// removed.
+  [[nodiscard]] Status admit(const tls::PeerIdentity& peer) const;
+
+  [[nodiscard]] const api::Api& api() const { return *api_; }
+  [[nodiscard]] const pki::Authority& authority() const { return *authority_; }
+  [[nodiscard]] const NetworkId& id() const { return id_; }
+  [[nodiscard]] const std::string& url() const { return url_; }
+  [[nodiscard]] std::shared_ptr<const pki::RestIdentity> rest() const;
+  [[nodiscard]] std::uint64_t version() const { return writer_->version(); }
+
+  // api::Live
+  [[nodiscard]] api::Live::Router router(const std::string& id) const override;
+  [[nodiscard]] std::vector<Host> hosts() const override;
+  void changed() override;
+  Enforced await(std::uint64_t version, std::int64_t timeout_ms) override;
+
+  // lane::LaneOwner
+  void on_lane_up(lane::Lane& lane, const wire::Hello& peer) override;
+  void on_lane_control(lane::Lane& lane, wire::Control&& message) override;
+  void on_lane_setup(lane::Lane& lane, std::uint32_t label, ByteView payload) override;
+  void on_lane_down(lane::Lane& lane, const Error& why) override;
+
+  /// Renews what is past two thirds of its life and signs records again; on the pool, blocks.
+  Status upkeep();
+
+ private:
+  struct Peer {
+    std::unique_ptr<lane::Lane> lane;
+    std::uint64_t number = 0;  ///< names the lane in answers from the pool
+    std::string router;
+    std::uint64_t sent = 0;  ///< log version it has been sent
+    bool synced = false;
+  };
+  struct Ack {
+    std::uint64_t version;
+    std::uint64_t flows;  ///< since the router started
+  };
+  struct LiveRouter {
+    std::uint64_t lane = 0;  ///< number of its lane, 0 = offline
+    std::int64_t seen_ms = 0;
+    std::deque<Ack> acks;
+    std::vector<Host> hosts;
+    double event_tokens = 0;
+    std::int64_t events_at_ms = 0;
+  };
+
+  Network(std::string dir, loop::Loop& loop, http::WorkerPool& pool, const Clock& clock,
+          Random& random);
+  Status load();
+  Status load_certificates();
+  Status make_writer();
+  void take_rows(std::vector<store::LogRow> rows);
+  void push(Peer& peer);
+  void push_all();
+  void drop_dead();
+  void on_ack(const std::string& router, const wire::StateAck& ack);
+  void on_terminators(const std::string& router, const wire::Terminators& list);
+  void on_card_request(std::uint64_t lane, const wire::CardRequest& request);
+  void on_events(const std::string& router, wire::Events events);
+  wire::CardReply answer_card(const wire::CardRequest& request);
+  Result<bool> renew(const std::string& file, const std::string& key_name, pki::Profile profile);
+  Peer* find(std::uint64_t number);
+  /// Runs `fn` on the loop unless this is gone by then.
+  void on_loop(std::move_only_function<void()> fn);
+
+  const std::string dir_;
+  loop::Loop& loop_;
+  http::WorkerPool& pool_;
+  const Clock& clock_;
+  Random& random_;
+  pki::KeyDir keys_;
+  NetworkId id_;
+  std::string url_;
+  std::unique_ptr<store::Store> store_;
+  pki::AuthorityPtr authority_;
+  std::unique_ptr<pki::TokenDoor> door_;
+  crypto::SignerPtr signer_key_;
+  std::unique_ptr<api::Api> api_;
+
+  // Loop's thread.
+  ChunkPool chunks_;
+  wire::ProcessEpoch epoch_{};
+  std::unique_ptr<replica::LogWriter> writer_;
+  std::map<const lane::Lane*, Peer> peers_;
+  std::uint64_t next_lane_ = 1;
+  std::unique_ptr<loop::Timer> head_timer_;
+  std::unique_ptr<loop::Timer> upkeep_timer_;
+  std::move_only_function<void()> on_certificates_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+
+  // Any thread.
+  std::atomic<bool> open_ = false;  ///< load() is over
+  std::mutex publish_mutex_;        ///< keeps rows on their way to the loop in order
+  std::uint64_t published_ = 0;
+  mutable std::mutex mutex_;
+  std::condition_variable acked_;
+  std::map<std::string, LiveRouter> routers_;
+  std::shared_ptr<const pki::RestIdentity> rest_;
+  std::vector<crypto::Certificate> signer_chain_;
+};
+
+}  // namespace sally::controller

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "controller/network.h"
+
+#include <gtest/gtest.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include <boost/json.hpp>
+#include <filesystem>
+#include <thread>
+
+#include "base/fs.h"
+#include "base/text.h"
+#include "controller/init.h"
+#include "controller/server.h"
+#include "crypto/test_pki.h"
+#include "replica/replica.h"
+
+namespace sally::controller {
+namespace {
+
+using crypto::must;
+namespace json = boost::json;
+
+/// An identity file, read.
+struct TestIdentity {
+  explicit TestIdentity(const std::string& path) {
+    const auto text = must(fs::read_text(path));
+    const auto v = json::parse(text);
+    key = must(crypto::FileKey::from_pem(std::string(v.at("id").at("key").as_string())));
+    chain =
+        must(crypto::Certificate::list_from_pem(std::string(v.at("id").at("cert").as_string())));
+    ca = must(crypto::Certificate::list_from_pem(std::string(v.at("id").at("ca").as_string())));
+    network = std::string(v.at("sally").at("network").as_string());
+    id = std::string(v.at("sally").at("id").as_string());
+  }
+  std::shared_ptr<const tls::Context> context(const std::string& alpn) const {
+    tls::ContextOptions o;
+    o.chain = chain;
+    o.key = key;
+    o.anchors = {ca[0]};
+    o.issuing = {ca[1], ca[2]};
+    o.network = NetworkId(network);
+    o.roles = {tls::Role::kController};
+    o.alpn = {alpn};
+    return must(tls::Context::create(std::move(o)));
+  }
+  crypto::FileKeyPtr key;
+  std::vector<crypto::Certificate> chain, ca;
+  std::string network, id;
+};
+
+/// As much of a router as the control lane sees.
+class TestRouter final : public lane::LaneOwner {
+ public:
+  TestRouter(loop::Loop& loop, const TestIdentity& who, std::uint16_t port)
+      : loop_(loop), replica({who.network, {who.ca[0]}, {who.ca[1], who.ca[2]}}) {
+    dialing_ = tls::dial(
+        loop, who.context(std::string(lane::kAlpnControl)), {.host = "127.0.0.1", .port = port},
+        [this, network = who.network](Result<std::unique_ptr<tls::Stream>> s) {
+          if (!s) {
+            failed = s.error().text();
+            return;
+          }
+          lane::LaneOptions o;
+          o.hello.network = network;
+          o.hello.software = "test";
+          o.hello.state_version = replica.state()->version();
+          o.hello.state_hash = replica.state()->hash();
+          o.tell_time = true;
+          o.max_control = wire::kMaxControlMessage;
+          lane = std::make_unique<lane::Lane>(loop_, pool_, std::move(*s), *this, std::move(o));
+        });
+  }
+  void on_lane_up(lane::Lane&, const wire::Hello&) override { up = true; }
+  void on_lane_control(lane::Lane& l, wire::Control&& m) override {
+    if (const auto* u = std::get_if<wire::StateUpdate>(&m.member)) {
+      const auto diff = replica.apply(*u, system_clock().unix_ms());
+      if (!diff) failed = diff.error().text();
+      if (diff && diff->identities.size() > 0) flows += 3;
+      l.send_control({wire::StateAck{replica.state()->version(), flows}});
+    } else if (auto* c = std::get_if<wire::CardReply>(&m.member)) {
+      reply = std::move(*c);
+    }
+  }
+  void on_lane_setup(lane::Lane&, std::uint32_t, ByteView) override {}
+  void on_lane_down(lane::Lane&, const Error& why) override {
+    down = why.text();
+    lane.reset();
+  }
+  std::uint64_t version() const { return replica.state()->version(); }
+
+ private:
+  loop::Loop& loop_;
+  ChunkPool pool_;
+  std::unique_ptr<tls::Dialing> dialing_;
+
+ public:
+  std::unique_ptr<lane::Lane> lane;
+  replica::Replica replica;
+  bool up = false;
+  std::uint64_t flows = 0;
+  std::string failed, down;
+  std::optional<wire::CardReply> reply;
+};
+
+class ControllerTest : public testing::Test {
+ protected:
+  ControllerTest() {
+    char name[] = "/tmp/sally_ctrl_XXXXXX";
+    dir = mkdtemp(name);
+    InitOptions o;
+    o.dir = dir + "/controller";
+    o.name = "test";
+    o.hosts = {"127.0.0.1"};
+    o.router_addresses = {"127.0.0.1:3022"};
+    o.router_identity = dir + "/router/identity.json";
+    o.admin_identity = dir + "/admin.json";
+    made = must(init_network(o, system_clock(), system_random()));
+    EXPECT_TRUE(init_network(o, system_clock(), system_random()).error().is(Errc::kExists));
+    start();
+  }
+  ~ControllerTest() override {
+    server.reset();
+    std::filesystem::remove_all(dir);
+  }
+  void start() {
+    server = must(
+        Server::create(loop, system_clock(), system_random(),
+                       {.dir = dir + "/controller", .host = "127.0.0.1", .port = 0, .threads = 2}));
+  }
+  /// One admin request on a thread of its own, while the loop runs.
+  json::object call(const std::string& method, const std::string& path,
+                    const json::object& body = {}) {
+    const TestIdentity admin(dir + "/admin.json");
+    api::Request r;
+    r.method = method;
+    const auto q = path.find('?');
+    r.path = path.substr(0, q);
+    if (q != std::string::npos) r.query = path.substr(q + 1);
+    if (!body.empty()) r.body = json::serialize(body);
+    r.caller =
+        api::Caller{admin.network, crypto::Role::kAdmin, admin.id, admin.chain[0].serial_hex()};
+    std::atomic<bool> done = false;
+    api::Response response;
+    std::thread t([&] {
+      response = server->network().api().handle(r);
+      done = true;
+      loop.post([] {});  // wakes the loop
+    });
+    EXPECT_TRUE(loop.run_until([&] { return done.load(); }, 5000));
+    t.join();
+    EXPECT_LT(response.status, 300) << response.body;
+    return json::parse(response.body).as_object();
+  }
+  bool until(const std::function<bool()>& done) { return loop.run_until(done, 5000); }
+
+  std::string dir;
+  InitResult made;
+  loop::Loop loop;
+  std::unique_ptr<Server> server;
+};
+
+TEST_F(ControllerTest, InitMakesPrivateFiles) {
+  for (const char* f :
+       {"/controller/controller.db", "/controller/keys/root.key", "/controller/keys/rest.key",
+        "/controller/keys/signer.key", "/controller/keys/tokens.key", "/router/identity.json",
+        "/admin.json", "/controller/signer.pem"}) {
+    struct stat st{};
+    ASSERT_EQ(stat((dir + f).c_str(), &st), 0) << f;
+    EXPECT_EQ(st.st_mode & 0777u, 0600u) << f;
+  }
+  const TestIdentity router(dir + "/router/identity.json");
+  EXPECT_EQ(router.id, made.router_id);
+  EXPECT_EQ(router.ca[0].sha256_hex(), made.root_sha256);
+}
+
+TEST_F(ControllerTest, RouterIsBroughtUpToDateAndConfirms) {
+  const TestIdentity who(dir + "/router/identity.json");
+  TestRouter router(loop, who, server->port());
+  ASSERT_TRUE(until([&] { return router.version() == 1; })) << router.failed << router.down;
+  EXPECT_TRUE(router.replica.state()->router_known(made.router_id));
+  EXPECT_GT(router.replica.state()->head_time_ms(), 0);
+  EXPECT_EQ(call("GET", "/fleet/v1/routers/router-1").at("online"), true);
+
+  const auto device = call("POST", "/fleet/v1/devices", {{"name", "pump"}, {"tags", {"sensors"}}});
+  call("POST", "/fleet/v1/expose",
+       {{"name", "mqtt"},
+        {"address", "127.0.0.1:1883"},
+        {"host", {"pump"}},
+        {"allow", {"#sensors"}}});
+  ASSERT_TRUE(until([&] { return router.version() == 2; }));
+  EXPECT_NE(router.replica.state()->service_named("mqtt", system_clock().unix_ms()), nullptr);
+
+  const std::string id(device.at("id").as_string());
+  router.lane->send_control({wire::CardRequest{7, id}});
+  ASSERT_TRUE(until([&] { return router.reply.has_value(); }));
+  EXPECT_EQ(router.reply->request, 7u);
+  EXPECT_FALSE(router.reply->card.empty());
+
+  router.lane->send_control({wire::Terminators{{{"t1", "s1", id, {}, made.router_id, 5, {1}}}}});
+  ASSERT_TRUE(until([&] { return server->network().hosts().size() == 1; }));
+
+  const auto gone = call("DELETE", "/fleet/v1/devices/pump?wait_ms=4000");
+  EXPECT_EQ(gone.at("enforced").at("routers"), 1);
+  EXPECT_EQ(gone.at("enforced").at("of"), 1);
+  EXPECT_EQ(gone.at("enforced").at("flows_cut"), 3);
+  EXPECT_FALSE(router.replica.state()->identity_alive(id, 0));
+  router.reply.reset();
+  router.lane->send_control({wire::CardRequest{8, id}});
+  ASSERT_TRUE(until([&] { return router.reply.has_value(); }));
+  EXPECT_EQ(router.reply->error, "pki.identity_inactive");
+
+  router.lane->send_control({wire::Events{{{1, "router.dial_denied", id, "s1", "no grant"}}}});
+  ASSERT_TRUE(until([&] {
+    const auto rows = call("GET", "/fleet/v1/audit?limit=1").at("items").as_array();
+    return rows.at(0).at("action").as_string() == "router.dial_denied";
+  }));
+
+  // A restart of the controller: the router's state still continues.
+  const auto version = router.version();
+  server.reset();
+  ASSERT_TRUE(until([&] { return router.lane == nullptr; }));
+  start();
+  TestRouter again(loop, who, server->port());
+  ASSERT_TRUE(until([&] { return again.version() == version; })) << again.failed << again.down;
+}
+
+TEST_F(ControllerTest, RemovedRouterIsCutAndStaysOut) {
+  const TestIdentity who(dir + "/router/identity.json");
+  TestRouter router(loop, who, server->port());
+  ASSERT_TRUE(until([&] { return router.version() == 1; })) << router.failed;
+  call("DELETE", "/fleet/v1/routers/router-1");
+  ASSERT_TRUE(until([&] { return !router.down.empty(); }));
+  TestRouter again(loop, who, server->port());
+  ASSERT_TRUE(until([&] { return !again.failed.empty() || !again.down.empty(); }));
+  EXPECT_FALSE(again.up);
+}
+
+TEST_F(ControllerTest, NewerLaneReplacesTheOlder) {
+  const TestIdentity who(dir + "/router/identity.json");
+  TestRouter first(loop, who, server->port());
+  ASSERT_TRUE(until([&] { return first.version() == 1; }));
+  TestRouter second(loop, who, server->port());
+  ASSERT_TRUE(until([&] { return second.version() == 1 && !first.down.empty(); }));
+  EXPECT_EQ(call("GET", "/fleet/v1/routers/router-1").at("online"), true);
+}
+
+TEST_F(ControllerTest, AdminIsNoRouter) {
+  const TestIdentity admin(dir + "/admin.json");
+  TestRouter wrong(loop, admin, server->port());
+  ASSERT_TRUE(until([&] { return !wrong.failed.empty() || !wrong.down.empty(); }));
+  EXPECT_FALSE(wrong.up);
+}
+
+}  // namespace
+}  // namespace sally::controller
