@@ -13,6 +13,7 @@
 #include "base/text.h"
 #include "controller/init.h"
 #include "controller/server.h"
+#include "controller/test_identity.h"
 #include "crypto/test_pki.h"
 #include "replica/replica.h"
 
@@ -21,34 +22,6 @@ namespace {
 
 using crypto::must;
 namespace json = boost::json;
-
-/// An identity file, read.
-struct TestIdentity {
-  explicit TestIdentity(const std::string& path) {
-    const auto text = must(fs::read_text(path));
-    const auto v = json::parse(text);
-    key = must(crypto::FileKey::from_pem(std::string(v.at("id").at("key").as_string())));
-    chain =
-        must(crypto::Certificate::list_from_pem(std::string(v.at("id").at("cert").as_string())));
-    ca = must(crypto::Certificate::list_from_pem(std::string(v.at("id").at("ca").as_string())));
-    network = std::string(v.at("sally").at("network").as_string());
-    id = std::string(v.at("sally").at("id").as_string());
-  }
-  std::shared_ptr<const tls::Context> context(const std::string& alpn) const {
-    tls::ContextOptions o;
-    o.chain = chain;
-    o.key = key;
-    o.anchors = {ca[0]};
-    o.issuing = {ca[1], ca[2]};
-    o.network = NetworkId(network);
-    o.roles = {tls::Role::kController};
-    o.alpn = {alpn};
-    return must(tls::Context::create(std::move(o)));
-  }
-  crypto::FileKeyPtr key;
-  std::vector<crypto::Certificate> chain, ca;
-  std::string network, id;
-};
 
 /// As much of a router as the control lane sees.
 class TestRouter final : public lane::LaneOwner {

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+// The process over real sockets: REST with and without certificates, and kill -9 under load.
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <boost/json.hpp>
+#include <filesystem>
+#include <set>
+#include <thread>
+
+#include "base/fs.h"
+#include "controller/init.h"
+#include "controller/server.h"
+#include "controller/test_identity.h"
+#include "crypto/csr.h"
+#include "crypto/test_pki.h"
+#include "http/client.h"
+#include "pki/publish.h"
+
+namespace sally::controller {
+namespace {
+
+using crypto::must;
+namespace json = boost::json;
+
+/// A controller in a process of its own, so that it can be killed.
+class Process {
+ public:
+  explicit Process(const std::string& dir) {
+    int fds[2];
+    if (pipe(fds) != 0) std::abort();
+    pid_ = fork();
+    if (pid_ == 0) {
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
+      close(fds[0]);
+      loop::Loop loop;
+      auto server = Server::create(loop, system_clock(), system_random(),
+                                   {.dir = dir, .host = "127.0.0.1", .port = 0, .threads = 2});
+      if (!server) {
+        std::fprintf(stderr, "%s\n", server.error().text().c_str());
+        _exit(1);
+      }
+      const std::uint16_t port = (*server)->port();
+      if (write(fds[1], &port, sizeof port) != sizeof port) _exit(1);
+      loop.run();
+      _exit(0);
+    }
+    close(fds[1]);
+    if (read(fds[0], &port_, sizeof port_) != sizeof port_) port_ = 0;
+    close(fds[0]);
+  }
+  ~Process() { kill(); }
+  void kill() {
+    if (pid_ <= 0) return;
+    ::kill(pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+    pid_ = -1;
+  }
+  [[nodiscard]] std::uint16_t port() const { return port_; }
+
+ private:
+  pid_t pid_ = -1;
+  std::uint16_t port_ = 0;
+};
+
+class RestTest : public testing::Test {
+ protected:
+  RestTest() {
+    char name[] = "/tmp/sally_rest_XXXXXX";
+    dir = mkdtemp(name);
+    InitOptions o;
+    o.dir = dir + "/controller";
+    o.name = "test";
+    o.hosts = {"127.0.0.1"};
+    o.router_addresses = {"127.0.0.1:3022"};
+    o.router_identity = dir + "/router.json";
+    o.admin_identity = dir + "/admin.json";
+    made = must(init_network(o, system_clock(), system_random()));
+    as_admin = client(dir + "/admin.json", true);
+    as_nobody = client(dir + "/admin.json", false);
+  }
+  ~RestTest() override { std::filesystem::remove_all(dir); }
+
+  static std::shared_ptr<const tls::Context> client(const std::string& file, bool show) {
+    const TestIdentity i(file);
+    if (!show) return must(http::client_context({i.ca[0]}, NetworkId(i.network)));
+    return must(http::client_context({i.ca[0]}, NetworkId(i.network), i.chain, i.key));
+  }
+  Result<http::ClientResponse> call(std::uint16_t port, const std::string& method,
+                                    const std::string& target, const std::string& body,
+                                    const std::shared_ptr<const tls::Context>& as) {
+    http::RequestOptions o;
+    o.method = method;
+    o.body = body;
+    o.context = as;
+    o.timeout_ms = 5'000;
+    if (!body.empty()) o.headers.add("content-type", "application/json");
+    return http::blocking_request("https://127.0.0.1:" + std::to_string(port) + target,
+                                  std::move(o));
+  }
+
+  std::string dir;
+  InitResult made;
+  std::shared_ptr<const tls::Context> as_admin, as_nobody;
+};
+
+TEST_F(RestTest, AdminByCertificateOnly) {
+  Process p(dir + "/controller");
+  ASSERT_NE(p.port(), 0);
+  EXPECT_EQ(must(call(p.port(), "GET", "/version", "", as_nobody)).status, 200);
+  EXPECT_EQ(must(call(p.port(), "GET", "/fleet/v1/status", "", as_nobody)).status, 401);
+  const auto status = must(call(p.port(), "GET", "/fleet/v1/status", "", as_admin));
+  EXPECT_EQ(status.status, 200);
+  EXPECT_EQ(json::parse(status.body).at("network").as_string(), made.network);
+  EXPECT_EQ(status.headers.get("content-type"), "application/json");
+  EXPECT_FALSE(status.headers.get("ziti-instance-id").empty());
+  // A router's certificate is no admin's.
+  const auto as_router = client(dir + "/router.json", true);
+  EXPECT_EQ(must(call(p.port(), "GET", "/fleet/v1/status", "", as_router)).status, 403);
+  // The body limit of the listener or of the handlers: either way no 2xx.
+  const auto big = call(p.port(), "POST", "/fleet/v1/devices", std::string(2 << 20, ' '), as_admin);
+  EXPECT_TRUE(!big || big->status >= 400);
+}
+
+// Devices are added and enrolled while the controller is killed at 20 moments.
+TEST_F(RestTest, KilledUnderEnrolmentsKeepsEveryAcknowledgedId) {
+  SeededRandom random(11);
+  std::set<std::string> added;
+  std::set<std::string> serials;
+  const auto key = must(crypto::FileKey::generate(crypto::KeyType::kP256));
+  const std::string csr = must(crypto::make_csr(*key, "x"));
+  for (int round = 0; round < 20; ++round) {
+    Process p(dir + "/controller");
+    ASSERT_NE(p.port(), 0) << "round " << round;
+    std::thread killer([&p, us = 20'000 + random.below(60'000)] {
+      usleep(static_cast<useconds_t>(us));
+      p.kill();
+    });
+    for (int i = 0;; ++i) {
+      const std::string name = "d-" + std::to_string(round) + "-" + std::to_string(i);
+      const auto r =
+          call(p.port(), "POST", "/fleet/v1/devices", "{\"name\":\"" + name + "\"}", as_admin);
+      if (!r) break;
+      ASSERT_EQ(r->status, 201) << r->body;
+      const auto o = json::parse(r->body).as_object();
+      added.emplace(o.at("id").as_string());
+      const auto e = call(
+          p.port(), "POST", "/enroll/ott",
+          json::serialize(json::object{{"token", o.at("token")}, {"clientCsr", csr}}), as_nobody);
+      if (!e) break;
+      ASSERT_EQ(e->status, 200) << e->body;
+      const auto chain = must(crypto::Certificate::list_from_pem(
+          std::string(json::parse(e->body).at("data").at("cert").as_string())));
+      serials.insert(chain[0].serial_hex());
+    }
+    killer.join();
+  }
+  const auto store =
+      must(store::open_sqlite(dir + "/controller/controller.db", pki::store_hooks()));
+  const auto tx = must(store->read(NetworkId(made.network)));
+  EXPECT_GT(added.size(), 20u);
+  for (const auto& id : added) EXPECT_TRUE(must(tx->identity(id))) << id;
+  for (const auto& s : serials) EXPECT_TRUE(must(tx->certificate(s))) << s;
+  EXPECT_TRUE(tx->verify_chains());
+}
+
+}  // namespace
+}  // namespace sally::controller
