@@ -48,7 +48,8 @@ struct Identity {
 Result<std::string> to_json(const Identity& identity);
 /// Total. Accepts the forms of other clients too ("pem:", "file:///path", ztAPI with a path).
 /// kBadFile, kMismatch, kKeyUnavailable; not whether it is expired.
-Result<Identity> from_json(std::string_view text);
+enum class Files : std::uint8_t { kFollow, kRefuse };
+Result<Identity> from_json(std::string_view text, Files files = Files::kFollow);
 
 Result<Identity> load(const std::string& path);
 /// Mode 0600, atomic.

@@ -60,9 +60,10 @@ struct Loop::Impl {
   }
 
   bool run_deferred() {
+    if (deferred.empty()) return false;
     auto now = std::exchange(deferred, {});
     for (auto& fn : now) fn();
-    return !now.empty();
+    return true;
   }
   void run_posted() {
     std::vector<Function> now;
@@ -91,10 +92,10 @@ struct Loop::Impl {
     return ran;
   }
   void before_sleep() {
-    wheel.advance();
+    const bool fired = wheel.advance();
     const bool ran = end_of_turn();
     // run_until looks at its condition between turns: what ran just now may have made it true.
-    const bool more = !deferred.empty() || (ran && in_run_until);
+    const bool more = !deferred.empty() || ((fired || ran) && in_run_until);
     if (more && !idling) uv_idle_start(&idle, [](uv_idle_t*) {});
     if (!more && idling) uv_idle_stop(&idle);
     idling = more;

@@ -46,6 +46,16 @@ TEST(Loop, TimersDeferAndStop) {
   EXPECT_EQ(order, (std::vector<int>{1, 2, 3}));
 }
 
+TEST(Loop, RunUntilSeesTimersAndDeferredAtOnce) {
+  Loop loop;
+  bool done = false;
+  Timer t(loop.timers(), [&] { loop.defer([&] { done = true; }); });
+  t.arm(2);
+  const auto before = loop.now_ms();
+  EXPECT_TRUE(loop.run_until([&] { return done; }, 30'000));
+  EXPECT_LT(loop.now_ms() - before, 5'000);
+}
+
 TEST(Loop, PostFromAnotherThreadAndStopBeforeRun) {
   Loop loop;
   int n = 0;

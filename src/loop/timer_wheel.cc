@@ -85,6 +85,7 @@ void TimerWheel::cascade(int level, int slot) {
 
 void TimerWheel::fire(Timer& t) {
   bool gone = false;
+  ++fired_;
   t.gone_ = &gone;
   // The callback lives here while it runs: it may destroy its timer.
   auto callback = std::move(t.callback_);
@@ -135,12 +136,13 @@ std::int64_t TimerWheel::next_ms() const {
   return std::max<std::int64_t>(0, next_lap - now_ms());
 }
 
-void TimerWheel::advance() {
+bool TimerWheel::advance() {
+  const std::uint64_t before = fired_;
   const std::int64_t now = now_ms();
   while (tick_ < now) {
     if (size_ == 0) {
       tick_ = now;
-      return;
+      break;
     }
     // The next tick at which something can happen: a used slot of this page, or the page's end.
     const int slot = next_used(used_[0], static_cast<int>(tick_ & (kSlots - 1)));
@@ -152,6 +154,7 @@ void TimerWheel::advance() {
     }
     fire_slot(static_cast<int>(tick_ & (kSlots - 1)));
   }
+  return fired_ != before;
 }
 
 }  // namespace sally::loop

@@ -51,8 +51,8 @@ class TimerWheel {
   TimerWheel(const TimerWheel&) = delete;
   TimerWheel& operator=(const TimerWheel&) = delete;
 
-  /// Fires everything due at the clock's time.
-  void advance();
+  /// Fires everything due at the clock's time; true when something fired.
+  bool advance();
   /// Milliseconds until `advance` should be called again; -1 without timers. May be early, never
   /// late.
   [[nodiscard]] std::int64_t next_ms() const;
@@ -73,6 +73,7 @@ class TimerWheel {
   const Clock* clock_;
   std::int64_t tick_;  // everything up to and including this tick has fired
   std::size_t size_ = 0;
+  std::uint64_t fired_ = 0;
   std::array<std::array<Timer*, kSlots>, kLevels> slots_{};
   std::array<std::array<std::uint64_t, kSlots / 64>, kLevels> used_{};
 };

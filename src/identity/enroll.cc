@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "identity/enroll.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "base/text.h"
+#include "crypto/csr.h"
+#include "crypto/pkcs7.h"
+#include "http/client.h"
+#include "identity/json.h"
+
+namespace sally::identity {
+namespace {
+
+constexpr std::size_t kMaxAnswer = 256 * 1024;
+constexpr char kCacerts[] = "/edge/client/v1/.well-known/est/cacerts";
+constexpr char kEnroll[] = "/edge/client/v1/enroll?method=ott&token=";
+
+bool is_tls(const Error& e) {
+  return e.code().starts_with("tls.");
+}
+
+class EnrollingImpl final : public Enrolling {
+ public:
+  EnrollingImpl(loop::Loop& loop, const std::string& token, EnrollOptions options, OnEnrolled done)
+      : loop_(loop),
+        options_(options),
+        clock_(options.clock != nullptr ? *options.clock : system_clock()),
+        done_(std::move(done)),
+        begin_(loop.timers(), [this] { step(capture()); }) {
+    auto parsed = parse_token(token);
+    if (parsed)
+      token_ = std::move(*parsed);
+    else
+      early_ = std::move(parsed).error();
+    begin_.arm(0);  // never call back from the constructor
+  }
+
+ private:
+  using Next = Status (EnrollingImpl::*)(http::ClientResponse);
+
+  void step(Status status) {
+    if (!status) finish(fail(std::move(status).error()));
+  }
+
+  void send(std::shared_ptr<const tls::Context> context, const std::string& target,
+            http::RequestOptions o, Next next) {
+    o.context = std::move(context);
+    o.timeout_ms = options_.timeout_ms;
+    o.max_response = kMaxAnswer;
+    o.headers.add("Accept", "application/json, */*");
+    call_ = http::request(loop_, token_.issuer + target, std::move(o),
+                          [this, next](Result<http::ClientResponse> r) {
+                            if (!r) return finish(fail(explain(std::move(r).error())));
+                            step((this->*next)(std::move(*r)));
+                          });
+  }
+
+  Error explain(Error e) const {
+    if (e.is(tls::Errc::kCertificate))
+      return Error(Errc::kNotBelieved, "the server at " + token_.issuer +
+                                           " is not the controller of this token: " + e.context());
+    if (is_tls(e))
+      return Error(Errc::kController, token_.issuer + ": " + e.text(), Source::kPeer, e.retry());
+    return e;
+  }
+
+  // 1: nothing is believed yet; only the leaf is kept.
+  Status capture() {
+    if (early_) return fail(*early_);
+    TRY_ASSIGN(auto context, http::unverified_enrolment_context());
+    http::RequestOptions o;
+    o.verify_host = false;
+    send(std::move(context), "/version", std::move(o), &EnrollingImpl::captured);
+    return {};
+  }
+
+  // 2: the token, which came to us another way, vouches for the key of that leaf.
+  Status captured(http::ClientResponse response) {
+    if (!response.captured_leaf)
+      return fail(Errc::kController, "no certificate", Source::kInternal);
+    const crypto::Certificate& leaf = *response.captured_leaf;
+    TRY(verify_token(token_, leaf, clock_.unix_s()));
+    const std::int64_t now = clock_.unix_s();
+    if (now < leaf.not_before() || now > leaf.not_after())
+      return fail(Errc::kNotBelieved, "the controller's certificate is outside its time");
+    if (!leaf.matches_host(token_.host))
+      return fail(Errc::kNotBelieved, "the controller's certificate is not for " + token_.host);
+    const auto uri = leaf.uri_sans().size() == 1
+                         ? crypto::parse_identity_uri(leaf.uri_sans().front())
+                         : Result<crypto::IdentityName>(fail(Errc::kController));
+    if (!uri || uri->role != crypto::Role::kController)
+      return fail(Errc::kController, token_.issuer + " is no controller of a Sallyport network");
+    if (!token_.network.empty() && token_.network.str() != uri->network)
+      return fail(Errc::kNotBelieved, "the token is of network " + token_.network.str() +
+                                          ", the controller of " + uri->network);
+    network_ = NetworkId(uri->network);
+    leaf_ = leaf;
+    // 3: the roots, over a connection to exactly that leaf.
+    TRY_ASSIGN(auto context, http::pinned_client_context(leaf));
+    http::RequestOptions o;
+    o.verify_host = false;  // checked above, against the same leaf
+    send(std::move(context), kCacerts, std::move(o), &EnrollingImpl::bundle);
+    return {};
+  }
+
+  Status bundle(http::ClientResponse response) {
+    if (response.status != 200)
+      return fail(Errc::kController, "roots: HTTP status " + std::to_string(response.status));
+    const auto der = from_base64(response.body);
+    if (!der) return fail(Errc::kController, "roots: not base64");
+    auto list = crypto::from_pkcs7(*der);
+    if (!list) return fail(Errc::kController, "roots: " + list.error().text());
+    for (auto& c : *list) {
+      if (!c.is_ca()) continue;
+      (c.self_issued() ? out_.anchors : out_.issuing).push_back(std::move(c));
+    }
+    const bool named =
+        token_.root_sha256.empty()
+            ? !out_.anchors.empty()
+            : std::any_of(out_.anchors.begin(), out_.anchors.end(),
+                          [&](const auto& c) { return c.sha256_hex() == token_.root_sha256; });
+    if (!named)
+      return fail(Errc::kNotBelieved, "the controller's roots do not contain the one of the token");
+
+    // 4: our request, over a connection verified in full.
+    TRY_ASSIGN(auto key, crypto::FileKey::generate(options_.key_type));
+    out_.key = std::move(key);
+    TRY_ASSIGN(auto csr, crypto::make_csr(*out_.key, token_.subject));
+    tls::ContextOptions co;
+    co.side = tls::Side::kClient;
+    co.anchors = out_.anchors;
+    co.issuing = out_.issuing;
+    co.network = network_;
+    co.roles = {crypto::Role::kController};
+    co.alpn = {"http/1.1"};
+    co.alpn_optional = true;
+    co.allow_p256 = true;
+    co.clock = &clock_;
+    TRY_ASSIGN(auto context, tls::Context::create(std::move(co)));
+    http::RequestOptions o;
+    o.method = "POST";
+    o.headers.add("Content-Type", "text/plain");
+    o.body = std::move(csr);
+    // Our controllers take the whole token and can say what is wrong with it; others only its id.
+    const std::string& token = token_.network.empty() ? token_.id : token_.text;
+    send(std::move(context), kEnroll + http::percent_encode(token), std::move(o),
+         &EnrollingImpl::enrolled);
+    return {};
+  }
+
+  Status refusal(const http::ClientResponse& response) const {
+    std::string code = "HTTP status " + std::to_string(response.status);
+    std::string message;
+    if (const auto body = parse_object(response.body))
+      if (const auto* error = object_at(*body, "error")) {
+        code = text_at(*error, "code");
+        message = text_at(*error, "message");
+      }
+    if (!printable_utf8(code) || code.size() > 64) code = "unreadable";
+    if (!printable_utf8(message) || message.size() > 256) message.clear();
+    const std::string text = message.empty() ? code : code + ": " + message;
+    if (code == "ENROLLMENT_EXPIRED") return fail(Errc::kTokenExpired, text + "; make a new one");
+    if (code == "INVALID_ENROLLMENT_TOKEN" || code == "INVALID_ENROLL_METHOD")
+      return fail(Errc::kTokenRefused, text + "; it may have been used already: make a new one");
+    if (response.status == 503 || response.status == 429)
+      return fail(Errc::kBusy, text, Source::kPeer, true);
+    return fail(Errc::kRefused, text);
+  }
+
+  Status enrolled(http::ClientResponse response) {
+    if (response.status != 200) return refusal(response);
+    const auto body = parse_object(response.body);
+    const auto* data = body ? object_at(*body, "data") : nullptr;
+    if (data == nullptr) return fail(Errc::kController, "answer without data");
+    auto chain = crypto::Certificate::list_from_pem(text_at(*data, "cert"));
+    if (!chain) return fail(Errc::kController, "certificate: " + chain.error().text());
+    if (!(chain->front().public_key() == out_.key->public_key()))
+      return fail(Errc::kMismatch, "the certificate is for another key");
+    out_.chain = std::move(*chain);
+
+    crypto::PathPolicy policy;
+    policy.anchors = out_.anchors;
+    policy.known_issuing = out_.issuing;
+    policy.purpose = crypto::Purpose::kTlsClient;
+    policy.now_s = clock_.unix_s();
+    policy.network = network_.str();
+    if (token_.role) policy.roles = {*token_.role};
+    auto path = crypto::validate_path(out_.chain.front(),
+                                      {out_.chain.begin() + 1, out_.chain.end()}, policy);
+    if (!path) return fail(Errc::kMismatch, "certificate: " + path.error().text());
+    if (path->id != token_.subject)
+      return fail(Errc::kMismatch,
+                  "the certificate is for " + path->id + ", the token for " + token_.subject);
+    out_.controller = token_.issuer;
+    out_.network = network_;
+    out_.role = path->role;
+    out_.id = path->id;
+    out_.name = path->id;
+    if (const auto* own = object_at(*data, "sally")) take_own(*own);
+    finish(std::move(out_));
+    return {};
+  }
+
+  /// Facts for convenience; nothing here decides whom we believe.
+  void take_own(const boost::json::object& own) {
+    if (const std::string name = text_at(own, "name"); !name.empty() && printable_utf8(name))
+      out_.name = name;
+    if (auto card = from_base64(text_at(own, "card"))) out_.card = std::move(*card);
+    const auto* routers = own.if_contains("routers");
+    if (routers == nullptr || !routers->is_array()) return;
+    for (const auto& r : routers->get_array())
+      if (r.is_string() && out_.routers.size() < 64 && parse_host_port(std::string(r.get_string())))
+        out_.routers.emplace_back(r.get_string());
+  }
+
+  void finish(Result<Identity> result) {
+    if (!done_) return;
+    auto done = std::exchange(done_, nullptr);
+    done(std::move(result));  // may destroy us
+  }
+
+  loop::Loop& loop_;
+  EnrollOptions options_;
+  const Clock& clock_;
+  OnEnrolled done_;
+  loop::Timer begin_;
+  std::optional<Error> early_;
+  Token token_;
+  NetworkId network_;
+  std::optional<crypto::Certificate> leaf_;
+  Identity out_;
+  std::unique_ptr<http::Call> call_;
+};
+
+}  // namespace
+
+std::unique_ptr<Enrolling> enroll(loop::Loop& loop, const std::string& token, EnrollOptions options,
+                                  OnEnrolled done) {
+  return std::make_unique<EnrollingImpl>(loop, token, options, std::move(done));
+}
+
+Result<Identity> blocking_enroll(const std::string& token, EnrollOptions options) {
+  loop::Loop loop;
+  std::optional<Result<Identity>> result;
+  auto enrolling = enroll(loop, token, options, [&](Result<Identity> r) { result = std::move(r); });
+  loop.run_until([&] { return result.has_value(); }, 4 * options.timeout_ms);
+  if (!result) return fail(Errc::kBusy, "no answer in time", Source::kPeer, true);
+  return std::move(*result);
+}
+
+}  // namespace sally::identity
