@@ -137,7 +137,7 @@ TEST_F(RestTest, KilledUnderEnrolmentsKeepsEveryAcknowledgedId) {
     Process p(dir + "/controller");
     ASSERT_NE(p.port(), 0) << "round " << round;
     std::thread killer([&p, us = 20'000 + random.below(60'000)] {
-      usleep(static_cast<useconds_t>(us));
+      usleep(static_cast<useconds_t>(us));  // NOLINT(sally-sleep): the moment of the kill
       p.kill();
     });
     for (int i = 0;; ++i) {

@@ -61,6 +61,7 @@ def plant(root, path, text, layers=LAYERS):
     ("src/base/a.cc", 'int r = system("ls");\n', "unsafe function"),
     ("src/base/a_test.cc", "void f() { std::this_thread::sleep_for(1s); }\n", "tests do not sleep"),
     ("tests/sim/a.cc", "void f() { usleep(5); }\n", "tests do not sleep"),
+    ("tests/sim/a.cc", "void f() { usleep(5); }  // NOLINT(sally-sleep)\n", "tests do not sleep"),
     ("src/base/a.cc", "// TODO later\n", "finish it"),
     ("src/base/a.cc", "int x;  // NOLINT\n", "must name its check"),
     ("src/other/a.cc", "\n", "not in cmake/layers.txt"),
@@ -81,6 +82,7 @@ def test_offences(tmp_path, path, text, what):
     ("src/base/a.cc", '// std::cout, throw\nauto s = "system(1) throw";\nvoid f() noexcept;\n'),
     ("src/base/a_test.cc", "#include <gtest/gtest.h>\n"),
     ("src/base/a.cc", "int x;  // NOLINT(bugprone-x): why\n"),
+    ("src/base/a_test.cc", "void f() { usleep(5); }  // NOLINT(sally-sleep): a real moment\n"),
 ])
 def test_what_is_allowed(tmp_path, path, text):
     plant(tmp_path, path, text)
