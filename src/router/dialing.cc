@@ -56,7 +56,10 @@ std::optional<wire::SetupCode> Router::begin(Device& device, std::uint32_t label
   const auto dial = trust::verify_dial_from_lane(*setup, options_.id, device.id, trust_context());
   if (!dial) return refuse(wire::SetupCode::kInvalid, dial.error().text());
   const auto* known = state().service(service, now_ms());
-  if (known == nullptr) return refuse(wire::SetupCode::kNoService, "unknown");
+  if (known == nullptr) {
+    const bool by_name = state().service_named(service, now_ms()) != nullptr;
+    return refuse(wire::SetupCode::kNoService, by_name ? "not granted" : "unknown");
+  }
   if (!may_dial(device, service)) return refuse(wire::SetupCode::kNoService, "not granted");
   if (known->record.e2e != wire::E2e::kTls)
     return refuse(wire::SetupCode::kInvalid, "not an end-to-end TLS service");

@@ -242,32 +242,34 @@ void Engine::try_dials() {
     const auto it = dials_.find(id);
     if (it == dials_.end()) continue;
     const KnownService* service = find_service(it->second->service, true);
-    if (service == nullptr) {
-      end_dial(id, fail(Errc::kNoService, "no such service: " + it->second->service));
-    } else if (service->record->e2e != wire::E2e::kTls) {
+    if (service != nullptr && service->record->e2e != wire::E2e::kTls) {
       end_dial(id, fail(Errc::kVerify,
                         "service " + service->record->name + " is not an end-to-end TLS service"));
     } else {
-      begin_dial(*it->second, *service);
+      begin_dial(*it->second, service);
     }
   }
 }
 
-void Engine::begin_dial(Dial& dial, const KnownService& service) {
+// Without a service we know nothing by that name: the router is asked all the same, so that a dial
+// without a grant is refused and audited where the policy is; no answer to it is believed.
+void Engine::begin_dial(Dial& dial, const KnownService* service) {
   const std::uint64_t id = dial.id;
   CircuitId circuit_id;
   random_.fill(circuit_id.raw);
-  dial.record = service.record;
+  const std::string service_id = service == nullptr ? dial.service : service->record->id;
+  if (service != nullptr) dial.record = service->record;
   auto session = tls::Session::on_memory(inner_client_tls_);
   if (!session) return end_dial(id, fail(Errc::kInternal, session.error().text()));
-  const std::string sni = circuit_id.hex() + "." + service.record->id;
-  if (const Status s = (*session)->set_sni(sni); !s)
-    return end_dial(id, fail(Errc::kInternal, s.error().text()));
+  const std::string sni = circuit_id.hex() + "." + service_id;
+  if (const Status s = (*session)->set_sni(sni); !s) {
+    return end_dial(id, fail(Errc::kNoService, "no such service: " + dial.service));
+  }
   (void)(*session)->handshake();
   wire::Setup setup{.kind = wire::SetupKind::kOpen,
                     .network = material_.network,
                     .circuit = circuit_id,
-                    .service = service.record->id,
+                    .service = service_id,
                     .client_hello = (*session)->take_output(),
                     .app_data = dial.app_data,
                     .leaf = material_.chain.front().der(),
@@ -307,6 +309,7 @@ void Engine::begin_dial(Dial& dial, const KnownService& service) {
 }
 
 Status Engine::on_answer(Dial& dial, Circuit& circuit, ByteView payload) {
+  if (!dial.record) return fail(Errc::kNoService, "no such service: " + dial.service);
   TRY_ASSIGN(const auto frame, wire::decode_setup_ok_frame(payload));
   const trust::Context ctx = trust_context(lane_->time_ms());
   auto answer = trust::verify_answer(frame.answer, {.circuit = circuit.id()}, ctx);

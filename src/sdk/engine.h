@@ -125,7 +125,7 @@ class Engine final : public lane::LaneOwner {
   void on_card(const wire::CardUpdate& message);
 
   void try_dials();
-  void begin_dial(Dial& dial, const KnownService& service);
+  void begin_dial(Dial& dial, const KnownService* service);
   Status on_answer(Dial& dial, Circuit& circuit, ByteView payload);
   void end_dial(std::uint64_t id, Result<std::unique_ptr<Circuit>> result);
 

@@ -1,8 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "identity/identity.h"
 #include "sdk/core.h"
 
 namespace sally::sdk {
+
 Result<Material> load_material(const std::string& path) {
-  return fail(Errc::kIdentity, path);
+  auto identity = identity::load(path);
+  if (!identity) {
+    return fail(Errc::kIdentity, path + ": " + identity.error().text(), Source::kConfig);
+  }
+  if (identity->role != crypto::Role::kDevice) {
+    return fail(Errc::kIdentity,
+                path + ": is the identity of a " + std::string(crypto::role_name(identity->role)) +
+                    ", not of a device. Make one with `sally join TOKEN`",
+                Source::kConfig);
+  }
+  Material m{.network = identity->network.str(),
+             .id = identity->id,
+             .name = identity->name,
+             .chain = identity->chain,
+             .key = identity->key,
+             .anchors = {.network = identity->network.str(),
+                         .roots = identity->anchors,
+                         .issuing = identity->issuing},
+             .routers = {}};
+  for (const auto& text : identity->routers) {
+    if (const auto address = parse_host_port(text)) m.routers.push_back(*address);
+  }
+  if (m.routers.empty()) {
+    return fail(Errc::kIdentity, path + ": names no router (sally.routers)", Source::kConfig);
+  }
+  return m;
 }
+
 }  // namespace sally::sdk
