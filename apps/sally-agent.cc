@@ -35,6 +35,7 @@ int main(int argc, char** argv) {
     std::fputs("sally-agent: --dir is missing: the folder that `sally join` made\n", stderr);
     return 2;
   }
+  sally::loop::die_with_supervisor();
   std::signal(SIGPIPE, SIG_IGN);
   sally::loop::Loop loop;
   sally::agent::Agent agent(loop, dir);

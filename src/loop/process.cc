@@ -106,6 +106,18 @@ bool die_with_parent(int signal, int parent) {
   return ::getppid() == parent;
 }
 
+void mark_supervisor() {
+  ::setenv("SALLY_SUPERVISOR", std::to_string(::getpid()).c_str(), 1);
+}
+
+void die_with_supervisor() {
+  const char* text = std::getenv("SALLY_SUPERVISOR");
+  if (text == nullptr) return;
+  // A supervisor that is gone already has nobody to end us later.
+  if (!die_with_parent(SIGTERM, std::atoi(text))) std::_Exit(0);
+  ::unsetenv("SALLY_SUPERVISOR");
+}
+
 struct Signals::Impl {
   std::move_only_function<void(int)> callback;
   std::vector<uv_signal_t*> handles;

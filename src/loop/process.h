@@ -55,6 +55,11 @@ class Process {
 /// it dies. `parent` is the supervisor's process id (it passes it down); false when that one is
 /// gone already: the child should end.
 bool die_with_parent(int signal, int parent);
+/// Supervisor and child agree by an environment variable: the first marks itself before it starts
+/// children, the second asks for SIGTERM when the supervisor dies. A process that nobody marked
+/// does nothing.
+void mark_supervisor();
+void die_with_supervisor();
 
 /// Calls back for the given signals. Owned by main; loop's thread only. SIGPIPE is ignored
 /// process-wide by the first Loop.
