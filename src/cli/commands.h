@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "cli/output.h"
+
+namespace sally::cli {
+
+/// What every command gets from the common options.
+struct Common {
+  std::string context;  ///< --context, may be empty
+  Output out;
+};
+
+// ---- the network: network_commands.cc
+struct UpOptions {
+  std::string dir;
+  std::string name;  ///< host name or IP that devices reach this machine by; empty = the machine's
+                     ///< host name
+  std::uint16_t port = 1280;
+  std::uint16_t router_port = 3022;
+  std::string listen;  ///< address to listen on; empty = all
+  bool detach = false;
+  bool service = false;
+  std::string ca_key;  ///< pkcs11:..., not built yet
+};
+Status up(const Common& common, const UpOptions& options);
+/// The part of `join` that stays: keeps the agent of a folder running.
+Status supervise_agent(const std::string& dir);
+Status down(const Common& common, const std::string& dir);
+Status network_status(const Common& common, const std::string& dir);
+Status admin_add(const Common& common, const std::string& name);
+Status login(const Common& common, const std::string& token, const std::string& dir);
+Status audit_list(const Common& common, std::uint64_t limit);
+Status audit_verify(const Common& common);
+
+// ---- devices, routers, services, grants: fleet_commands.cc
+Status device_add(const Common& common, const std::string& name,
+                  const std::vector<std::string>& tags);
+Status device_list(const Common& common, const std::string& selector);
+Status device_show(const Common& common, const std::string& name);
+Status device_remove(const Common& common, const std::string& name, bool yes);
+Status router_list(const Common& common);
+Status service_list(const Common& common);
+Status service_show(const Common& common, const std::string& name);
+Status service_remove(const Common& common, const std::string& name, bool yes);
+struct ServiceOptions {
+  std::string name;
+  std::string address;  ///< expose: what the hosting agent connects to
+  std::string host;     ///< selector of who hosts
+  std::string allow;    ///< selector of who may dial
+  std::string e2e = "tls";
+  std::string dir;  ///< expose: folder of this machine's own agent
+};
+Status service_add(const Common& common, const ServiceOptions& options);
+Status expose(const Common& common, const ServiceOptions& options);
+Status allow(const Common& common, const std::string& selector, const std::string& service);
+Status deny(const Common& common, const std::string& selector, const std::string& service);
+
+// ---- this machine as a device: device_commands.cc
+struct JoinOptions {
+  std::string token;
+  std::string dir;
+  std::string key = "file";
+  bool run = true;
+};
+Status join(const Common& common, const JoinOptions& options);
+Status forward(const Common& common, const std::string& dir, const std::string& service,
+               const std::string& listen, bool remove);
+/// Standard input and output to a service. SALLY_E_* in `sdk_code` where the SDK refused.
+Status connect(const std::string& dir, const std::string& service, int& sdk_code);
+
+/// Path of a program that is installed beside this one.
+std::string sibling(const std::string& program);
+/// Starts `args` as a process of its own session that outlives us; its output goes to `log_path`.
+Status spawn_detached(const std::vector<std::string>& args, const std::string& log_path);
+/// Calls `done` every 50 ms until it is true; false after `timeout_ms`.
+bool wait_until(const std::function<bool()>& done, std::int64_t timeout_ms);
+
+}  // namespace sally::cli

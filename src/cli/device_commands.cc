@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <poll.h>
+#include <sally/sally.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+
+#include "base/clock.h"
+#include "base/fs.h"
+#include "base/text.h"
+#include "cli/commands.h"
+#include "cli/fleet.h"
+#include "identity/enroll.h"
+
+namespace sally::cli {
+namespace {
+
+namespace json = boost::json;
+
+constexpr int kDialMs = 10'000;
+
+// Moves bytes between standard input and output and `fd` until both directions are over. False when
+// the stream was cut.
+bool pump_stdio(int fd) {
+  std::uint8_t buffer[65'536];
+  bool in_open = true;
+  const auto write_all = [](int to, const std::uint8_t* data, std::size_t n) {
+    while (n > 0) {
+      const ssize_t w = ::write(to, data, n);
+      if (w < 0 && errno == EINTR) continue;
+      if (w <= 0) return false;
+      data += w;
+      n -= static_cast<std::size_t>(w);
+    }
+    return true;
+  };
+  for (;;) {
+    pollfd fds[2] = {{.fd = fd, .events = POLLIN, .revents = 0},
+                     {.fd = in_open ? STDIN_FILENO : -1, .events = POLLIN, .revents = 0}};
+    if (::poll(fds, 2, -1) < 0) {
+      if (errno == EINTR) continue;
+      return false;
+    }
+    if (fds[1].revents != 0) {
+      const ssize_t n = ::read(STDIN_FILENO, buffer, sizeof buffer);
+      if (n <= 0) {
+        in_open = false;
+        ::shutdown(fd, SHUT_WR);
+      } else if (!write_all(fd, buffer, static_cast<std::size_t>(n))) {
+        return false;
+      }
+    }
+    if (fds[0].revents != 0) {
+      const ssize_t n = ::read(fd, buffer, sizeof buffer);
+      if (n < 0) return false;
+      // The service has ended: what is still typed has nowhere to go.
+      if (n == 0) return true;
+      if (!write_all(STDOUT_FILENO, buffer, static_cast<std::size_t>(n))) return true;
+    }
+  }
+}
+
+}  // namespace
+
+Status join(const Common& c, const JoinOptions& o) {
+  if (o.key != "file")
+    return fail(Errc::kNotBuilt,
+                "--key " + o.key +
+                    ": hardware keys are not built yet; a file key is never used in their place. "
+                    "Only --key file works today",
+                Source::kConfig);
+  const std::string dir = o.dir.empty() ? default_dir() + "/agent" : o.dir;
+  const std::string path = dir + "/identity.json";
+  if (fs::exists(path))
+    return fail(Errc::kConflict,
+                path + " exists: this folder is a device already. Name another one with --dir",
+                Source::kConfig);
+  TRY(fs::make_dirs(dir));
+  TRY_ASSIGN(const auto identity, identity::blocking_enroll(o.token));
+  if (identity.role != crypto::Role::kDevice)
+    return fail(Errc::kUsage,
+                "this token makes a " + std::string(crypto::role_name(identity.role)) +
+                    ". Use `sally login` for an admin",
+                Source::kConfig);
+  TRY(identity::save(identity, path));
+  json::object told{{"network", identity.network.str()},
+                    {"id", identity.id},
+                    {"name", identity.name},
+                    {"certificate_expires", format_time(identity.expires_s() * 1000)},
+                    {"dir", dir},
+                    {"services", json::array()}};
+  if (o.run) {
+    TRY(spawn_detached({sibling("sally"), "supervise", "--dir", dir}, dir + "/supervisor.log"));
+    json::object status;
+    const bool online = wait_until(
+        [&] {
+          auto s = ask_agent(dir, {{"request", "status"}});
+          if (!s || cell(*s, "online") != "yes") return false;
+          status = std::move(*s);
+          return true;
+        },
+        10'000);
+    if (!online) {
+      c.out.item(told, {{"DEVICE", "name"}, {"CERTIFICATE UNTIL", "certificate_expires"}});
+      return fail(
+          Errc::kUnreachable,
+          "joined, but no router was reached yet. The agent goes on trying: sally status --dir " +
+              dir,
+          Source::kPeer, true);
+    }
+    for (const auto& s : status.at("services").get_array())
+      told["services"].get_array().push_back(s.at("name"));
+  }
+  c.out.item(told, {{"DEVICE", "name"},
+                    {"NETWORK", "network"},
+                    {"CERTIFICATE UNTIL", "certificate_expires"},
+                    {"SERVICES", "services"}});
+  return {};
+}
+
+Status forward(const Common& c, const std::string& dir_option, const std::string& service,
+               const std::string& listen, bool remove) {
+  const std::string dir = dir_option.empty() ? default_dir() + "/agent" : dir_option;
+  if (remove) {
+    TRY(ask_agent(dir, {{"request", "unforward"}, {"service", service}}));
+    c.out.say("no forward to " + service + " any more");
+    return {};
+  }
+  const auto address =
+      parse_host_port(listen.find(':') == std::string::npos ? "127.0.0.1:" + listen : listen);
+  if (!address)
+    return fail(Errc::kUsage, "\"" + listen + "\" is neither PORT nor ADDRESS:PORT",
+                Source::kConfig);
+  TRY_ASSIGN(
+      const auto made,
+      ask_agent(dir, {{"request", "forward"}, {"service", service}, {"listen", address->str()}}));
+  if (!c.out.for_people()) {
+    c.out.item(made, {});
+  } else {
+    c.out.say(cell(made, "listen") + " is now " + service);
+  }
+  return {};
+}
+
+Status connect(const std::string& dir_option, const std::string& service, int& sdk_code) {
+  const std::string dir = dir_option.empty() ? default_dir() + "/agent" : dir_option;
+  const std::string path = dir + "/identity.json";
+  sally_options options = SALLY_OPTIONS_INIT;
+  options.identity_path = path.c_str();
+  sally_context* ctx = nullptr;
+  sdk_code = sally_open(&options, &ctx);
+  if (sdk_code != SALLY_OK) return fail(Errc::kFailed, sally_last_error());
+  const auto give_up = [&] {
+    const std::string text = sally_last_error();
+    sally_close(ctx);
+    return fail(Errc::kFailed, text);
+  };
+  sally_dial_options dial = SALLY_DIAL_OPTIONS_INIT;
+  dial.timeout_ms = kDialMs;
+  sally_stream* stream = nullptr;
+  sdk_code = sally_dial(ctx, service.c_str(), &dial, &stream);
+  if (sdk_code != SALLY_OK) return give_up();
+  const int fd = sally_stream_fd(stream);
+  if (fd < 0) {
+    sdk_code = fd;
+    return give_up();
+  }
+  const bool ok = pump_stdio(fd);
+  ::close(fd);
+  sally_close(ctx);
+  if (ok) return {};
+  sdk_code = SALLY_E_RESET;
+  return fail(Errc::kFailed, "the stream was cut");
+}
+
+}  // namespace sally::cli

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/errors.h"
+
+#include <sally/sally.h>
+
+#include <array>
+
+namespace sally::cli {
+
+std::string_view error_name(Errc e) {
+  switch (e) {
+    case Errc::kUsage:
+      return "cli.usage";
+    case Errc::kNoContext:
+      return "cli.no_context";
+    case Errc::kDenied:
+      return "cli.denied";
+    case Errc::kNotFound:
+      return "cli.not_found";
+    case Errc::kConflict:
+      return "cli.conflict";
+    case Errc::kUnreachable:
+      return "cli.unreachable";
+    case Errc::kVerify:
+      return "cli.verify";
+    case Errc::kNotBuilt:
+      return "cli.not_built";
+    case Errc::kRunning:
+      return "cli.running";
+    case Errc::kFailed:
+      return "cli.failed";
+  }
+  return "cli.unknown";
+}
+
+Failure to_failure(const Error& error) {
+  Failure f{
+      .exit = kFailed, .code = std::string(error.code()), .message = error.context(), .fix = {}};
+  if (f.message.empty()) f.message = f.code;
+  struct Rule {
+    std::string_view prefix;
+    Exit exit;
+  };
+  // The first that fits; whole folders last.
+  static constexpr std::array rules{
+      Rule{"cli.usage", kUsage},           Rule{"cli.not_built", kUsage},
+      Rule{"cli.no_context", kUsage},      Rule{"cli.denied", kDenied},
+      Rule{"cli.not_found", kNotFound},    Rule{"cli.conflict", kConflict},
+      Rule{"cli.running", kConflict},      Rule{"cli.unreachable", kUnreachable},
+      Rule{"cli.verify", kVerifyFailed},   Rule{"tls.timeout", kUnreachable},
+      Rule{"tls.truncated", kUnreachable}, Rule{"tls.io", kUnreachable},
+      Rule{"tls.peer_refused", kDenied},   Rule{"tls.", kVerifyFailed},
+      Rule{"crypto.", kVerifyFailed},      Rule{"loop.", kUnreachable},
+      Rule{"http.timeout", kUnreachable},  Rule{"http.closed", kUnreachable},
+      Rule{"fs.not_found", kNotFound},     Rule{"fs.denied", kDenied},
+  };
+  for (const auto& rule : rules) {
+    if (error.code().starts_with(rule.prefix)) {
+      f.exit = rule.exit;
+      break;
+    }
+  }
+  return f;
+}
+
+Failure to_failure(int sdk_code, const std::string& text) {
+  Failure f{.exit = kFailed, .code = sally_error_name(sdk_code), .message = text, .fix = {}};
+  switch (sdk_code) {
+    case SALLY_E_ARGUMENT:
+      f.exit = kUsage;
+      break;
+    case SALLY_E_IDENTITY:
+      f.exit = kUsage;
+      break;
+    case SALLY_E_NO_SERVICE:
+      f.exit = kNotFound;
+      break;
+    case SALLY_E_DENIED:
+      f.exit = kDenied;
+      break;
+    case SALLY_E_VERIFY:
+      f.exit = kVerifyFailed;
+      break;
+    case SALLY_E_NO_HOST:
+    case SALLY_E_UNREACHABLE:
+    case SALLY_E_TIMEOUT:
+    case SALLY_E_REFUSED:
+    case SALLY_E_BUSY:
+    case SALLY_E_RESET:
+      f.exit = kUnreachable;
+      break;
+    default:
+      break;
+  }
+  return f;
+}
+
+}  // namespace sally::cli

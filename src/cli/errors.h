@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "base/error.h"
+
+namespace sally::cli {
+
+/// Exit codes, stable (docs: product.md "Command line").
+enum Exit : std::uint8_t {
+  kOk = 0,
+  kFailed = 1,
+  kUsage = 2,
+  kDenied = 3,
+  kNotFound = 4,
+  kConflict = 5,
+  kUnreachable = 6,
+  kVerifyFailed = 7
+};
+
+enum class Errc : std::uint8_t {
+  kUsage,
+  kNoContext,  ///< no admin identity where it was looked for
+  kDenied,
+  kNotFound,
+  kConflict,
+  kUnreachable,
+  kVerify,
+  kNotBuilt,  ///< an option that does not exist yet
+  kRunning,
+  kFailed,
+};
+std::string_view error_name(Errc e);
+
+/// What a failed command says and exits with.
+struct Failure {
+  Exit exit = kFailed;
+  std::string code;
+  std::string message;
+  std::string fix;  ///< the command that mends it, or empty
+};
+/// Codes of this and other folders to exit codes; unknown ones fail with 1.
+Failure to_failure(const Error& error);
+/// A SALLY_E_* code with its text.
+Failure to_failure(int sdk_code, const std::string& text);
+
+}  // namespace sally::cli

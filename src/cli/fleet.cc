@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/fleet.h"
+
+#include <fcntl.h>
+#include <pwd.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
+#include <cstdlib>
+#include <utility>
+
+#include "base/fs.h"
+#include "cli/errors.h"
+#include "http/client.h"
+#include "loop/net.h"
+
+namespace sally::cli {
+namespace {
+
+namespace json = boost::json;
+
+std::string text_of(const json::object& o, const char* name) {
+  const auto* v = o.if_contains(name);
+  return v != nullptr && v->is_string() ? std::string(v->get_string()) : std::string();
+}
+
+// The server's refusal as our error: exit codes follow the status, the text carries code and fix.
+Error from_response(int status, const std::string& body) {
+  const Errc code = status == 401 || status == 403   ? Errc::kDenied
+                    : status == 404                  ? Errc::kNotFound
+                    : status == 409                  ? Errc::kConflict
+                    : status == 400                  ? Errc::kUsage
+                    : status == 429 || status == 503 ? Errc::kUnreachable
+                                                     : Errc::kFailed;
+  boost::system::error_code ec;
+  const auto parsed = json::parse(body, ec);
+  if (!ec && parsed.is_object()) {
+    if (const auto* e = parsed.get_object().if_contains("error"); e != nullptr && e->is_object()) {
+      std::string text =
+          text_of(e->get_object(), "message") + " [" + text_of(e->get_object(), "code") + "]";
+      if (const auto fix = text_of(e->get_object(), "fix"); !fix.empty()) text += ". " + fix;
+      return Error(code, std::move(text));
+    }
+  }
+  return Error(code, "the controller answered " + std::to_string(status));
+}
+
+}  // namespace
+
+std::string default_dir() {
+  if (::geteuid() == 0) return "/var/lib/sallyport";
+  const char* home = std::getenv("HOME");
+  if (home == nullptr || *home == 0) {
+    const passwd* user = ::getpwuid(::geteuid());
+    home = user == nullptr ? "/tmp" : user->pw_dir;
+  }
+  return std::string(home) + "/.local/share/sallyport";
+}
+
+std::string context_dir(const std::string& option) {
+  if (!option.empty()) return option;
+  const char* env = std::getenv("SALLY_CONTEXT");
+  return env != nullptr && *env != 0 ? std::string(env) : default_dir();
+}
+
+Result<Fleet> Fleet::open(const std::string& dir) {
+  const std::string path = dir + "/admin.json";
+  auto identity = identity::load(path);
+  if (!identity) {
+    if (identity.error().is(fs::Errc::kNotFound)) {
+      return fail(Errc::kNoContext,
+                  "no admin identity in " + dir +
+                      ". Run `sally up` here, `sally login TOKEN` with a token of `sally admin "
+                      "add`, or name a folder with --context",
+                  Source::kConfig);
+    }
+    return fail(std::move(identity).error());
+  }
+  if (identity->role != crypto::Role::kAdmin)
+    return fail(Errc::kNoContext, path + " is not an admin's identity", Source::kConfig);
+  return Fleet(std::move(*identity));
+}
+
+Result<json::value> Fleet::call(const std::string& method, const std::string& path,
+                                std::optional<json::value> body) const {
+  TRY_ASSIGN(auto context, tls::Context::create(identity_.client_options({"http/1.1"}, true)));
+  http::RequestOptions options;
+  options.method = method;
+  options.context = std::move(context);
+  options.headers.add("Accept", "application/json");
+  if (body) {
+    options.body = json::serialize(*body);
+    options.headers.add("Content-Type", "application/json");
+  }
+  auto response = http::blocking_request(identity_.controller + path, std::move(options));
+  if (!response) return fail(std::move(response).error().at(identity_.controller));
+  if (response->status < 200 || response->status > 299)
+    return fail(from_response(response->status, response->body));
+  boost::system::error_code ec;
+  auto parsed = json::parse(response->body, ec);
+  if (ec) return fail(Errc::kFailed, "the controller's answer is not JSON");
+  return parsed;
+}
+
+Result<json::array> Fleet::list(const std::string& path) const {
+  constexpr std::size_t kPage = 1'000;
+  json::array all;
+  for (;;) {
+    const std::string at = path + (path.find('?') == std::string::npos ? "?" : "&") +
+                           "limit=" + std::to_string(kPage) +
+                           "&offset=" + std::to_string(all.size());
+    TRY_ASSIGN(auto page, get(at));
+    auto* items = page.is_object() ? page.get_object().if_contains("items") : nullptr;
+    if (items == nullptr || !items->is_array())
+      return fail(Errc::kFailed, "the controller's answer is not a list");
+    const std::size_t n = items->get_array().size();
+    for (auto& item : items->get_array()) all.push_back(std::move(item));
+    if (n < kPage) return all;
+  }
+}
+
+Result<json::object> ask_agent(const std::string& dir, const json::object& request) {
+  const std::string path = dir + "/agent.sock";
+  const auto nobody = [&] {
+    return fail(Errc::kUnreachable,
+                "no agent runs for " + dir + ". Start it with `sally-agent --dir " + dir + "`",
+                Source::kLocal, true);
+  };
+  auto fd = loop::connect_local(path);
+  if (!fd) return nobody();
+  const int flags = ::fcntl(fd->get(), F_GETFL);
+  ::fcntl(fd->get(), F_SETFL, flags & ~O_NONBLOCK);
+  const timeval limit{.tv_sec = 10, .tv_usec = 0};
+  ::setsockopt(fd->get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+  const std::string line = json::serialize(request) + "\n";
+  if (::send(fd->get(), line.data(), line.size(), MSG_NOSIGNAL) !=
+      static_cast<ssize_t>(line.size()))
+    return nobody();
+  std::string answer;
+  char buffer[16'384];
+  for (;;) {
+    const ssize_t n = ::recv(fd->get(), buffer, sizeof buffer, 0);
+    if (n < 0) return nobody();
+    if (n == 0) break;
+    answer.append(buffer, static_cast<std::size_t>(n));
+  }
+  boost::system::error_code ec;
+  auto parsed = json::parse(answer, ec);
+  if (ec || !parsed.is_object()) return fail(Errc::kFailed, "the agent's answer is not JSON");
+  if (const auto* e = parsed.get_object().if_contains("error"); e != nullptr && e->is_object()) {
+    return fail(Errc::kConflict, text_of(e->get_object(), "message") + " [" +
+                                     text_of(e->get_object(), "code") + "]");
+  }
+  return std::move(parsed.get_object());
+}
+
+}  // namespace sally::cli

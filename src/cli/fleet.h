@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <boost/json/value.hpp>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/error.h"
+#include "identity/identity.h"
+
+namespace sally::cli {
+
+/// Where commands look when nothing says otherwise: /var/lib/sallyport for root, else
+/// ~/.local/share/sallyport.
+std::string default_dir();
+/// The folder of --context, else of SALLY_CONTEXT, else default_dir().
+std::string context_dir(const std::string& option);
+
+/// The fleet API as an admin: one mutual TLS request per call.
+/// Owner: a command. Thread: the main one, blocking. Failure: errors carry the server's code,
+/// message and fix.
+class Fleet {
+ public:
+  /// Reads DIR/admin.json; kNoContext says how to get one.
+  static Result<Fleet> open(const std::string& dir);
+
+  Result<boost::json::value> get(const std::string& path) const {
+    return call("GET", path, std::nullopt);
+  }
+  Result<boost::json::value> post(const std::string& path, boost::json::value body) const {
+    return call("POST", path, std::move(body));
+  }
+  Result<boost::json::value> remove(const std::string& path) const {
+    return call("DELETE", path, std::nullopt);
+  }
+  /// All pages of a list.
+  Result<boost::json::array> list(const std::string& path) const;
+  [[nodiscard]] const identity::Identity& identity() const { return identity_; }
+
+ private:
+  explicit Fleet(identity::Identity identity) : identity_(std::move(identity)) {}
+  Result<boost::json::value> call(const std::string& method, const std::string& path,
+                                  std::optional<boost::json::value> body) const;
+  identity::Identity identity_;
+};
+
+/// One request to the agent that serves DIR, over its socket. kUnreachable where no agent runs.
+Result<boost::json::object> ask_agent(const std::string& dir, const boost::json::object& request);
+
+}  // namespace sally::cli

@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one file that knows CLI11: the tree of commands and what their options mean.
+#include "cli/main.h"
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <functional>
+
+#include "base/log.h"
+#include "cli/commands.h"
+#include "cli/demo/demo.h"
+
+namespace sally::cli {
+namespace {
+
+constexpr char kAbout[] =
+    "Sallyport: mutual TLS for devices over a dark overlay.\n\n"
+    "First network, on a machine that devices can reach:\n"
+    "  sally up --name iot.example.com\n"
+    "  sally expose 127.0.0.1:1883 --as plant-mqtt --allow '#sensors'\n"
+    "  sally device add pump-17 --tag sensors\n"
+    "On the device:\n"
+    "  sally join TOKEN\n"
+    "  sally forward plant-mqtt 1883\n";
+constexpr char kExits[] =
+    "Exit codes: 0 ok, 1 failed, 2 usage, 3 denied, 4 not found, 5 conflict, 6 unreachable (try "
+    "again), 7 verification failed.";
+
+/// What the command line asked for, filled while it is parsed.
+struct Asked {
+  std::string context;
+  std::string format = "table";
+  bool verbose = false;
+  std::string name;
+  std::string selector;
+  std::string token;
+  std::string listen;
+  std::vector<std::string> tags;
+  bool yes = false;
+  bool remove = false;
+  std::uint64_t limit = 50;
+  UpOptions up;
+  JoinOptions join;
+  ServiceOptions service;
+  demo::Options demo;
+  std::string dir;
+  int sdk_code = 0;
+  std::function<Status(const Common&)> run;
+};
+
+class Tree {
+ public:
+  Tree(CLI::App& app, Asked& asked) : app_(app), a_(asked) {
+    network();
+    fleet();
+    device();
+    hidden();
+  }
+
+ private:
+  CLI::App* command(CLI::App& under, const std::string& name, const std::string& help,
+                    std::function<Status(const Common&)> run) {
+    CLI::App* c = under.add_subcommand(name, help);
+    c->callback([this, run = std::move(run)] { a_.run = run; });
+    return c;
+  }
+  CLI::App* noun(const std::string& name, const std::string& help) {
+    CLI::App* c = app_.add_subcommand(name, help);
+    c->require_subcommand(1);
+    return c;
+  }
+  void dir(CLI::App* c, const std::string& help) {
+    c->add_option("--dir", a_.dir, help)->type_name("DIR");
+  }
+
+  void network() {
+    auto* up = command(app_, "up",
+                       "Make a network here, or start the one that is there, and keep it running",
+                       [this](const Common& c) {
+                         a_.up.dir = a_.dir;
+                         return cli::up(c, a_.up);
+                       });
+    dir(up, "Where everything is kept (default: the context)");
+    up->add_option("--name", a_.up.name,
+                   "Host name or IP address that devices reach this machine by")
+        ->type_name("HOST|IP");
+    up->add_option("--port", a_.up.port, "Port of the controller (default 1280)")
+        ->check(CLI::Range(1, 65535));
+    up->add_option("--router-port", a_.up.router_port, "Port of the router (default 3022)")
+        ->check(CLI::Range(1, 65535));
+    up->add_option("--listen", a_.up.listen, "Address to listen on (default: all)")
+        ->type_name("IP");
+    up->add_flag("--detach", a_.up.detach, "Return when it is ready");
+    up->add_flag("--service", a_.up.service, "Install systemd units (not built yet)");
+    up->add_option("--ca-key", a_.up.ca_key, "Keep the CA key in hardware (not built yet)");
+    auto* down = command(app_, "down", "End what `up` or `join` keeps running",
+                         [this](const Common& c) { return cli::down(c, a_.dir); });
+    dir(down, "The folder given to `up` or `join`");
+    auto* status = command(
+        app_, "status",
+        "What is true now: network, routers, this machine's agent, every expiry that comes near",
+        [this](const Common& c) { return network_status(c, a_.dir); });
+    dir(status, "A folder of `up` or `join` (default: the context)");
+    auto* admin = noun("admin", "People who manage the network");
+    auto* add =
+        command(*admin, "add", "A token with which somebody becomes an admin on another machine",
+                [this](const Common& c) { return admin_add(c, a_.name); });
+    add->add_option("NAME", a_.name, "Name of the admin")->required();
+    auto* login =
+        command(app_, "login", "Become an admin on this machine, with a token of `sally admin add`",
+                [this](const Common& c) { return cli::login(c, a_.token, a_.dir); });
+    login->add_option("TOKEN", a_.token)->required();
+    dir(login, "Folder of the new context");
+    auto* audit = noun("audit", "What happened, in a chain that cannot be altered unseen");
+    auto* list = command(*audit, "list", "Newest first",
+                         [this](const Common& c) { return audit_list(c, a_.limit); });
+    list->add_option("--limit", a_.limit, "How many (default 50)")->check(CLI::Range(1, 1000));
+    command(*audit, "verify", "Walk the chain", [](const Common& c) { return audit_verify(c); });
+  }
+
+  void fleet() {
+    auto* device = noun("device", "Anything with an identity: sensors, servers, gateways, laptops");
+    auto* add = command(*device, "add", "New device; prints its one-time token",
+                        [this](const Common& c) { return device_add(c, a_.name, a_.tags); });
+    add->add_option("NAME", a_.name)->required();
+    add->add_option("--tag", a_.tags, "Tags, for grants like '#sensors'");
+    auto* list = command(*device, "list", "All, or those of a selector",
+                         [this](const Common& c) { return device_list(c, a_.selector); });
+    list->add_option("SELECTOR", a_.selector, "'#tag', a name or '*'");
+    auto* show = command(*device, "show", "One device and its certificates",
+                         [this](const Common& c) { return device_show(c, a_.name); });
+    show->add_option("NAME", a_.name)->required();
+    auto* rm =
+        command(*device, "rm", "Remove a device: its certificates are revoked, its connections cut",
+                [this](const Common& c) { return device_remove(c, a_.name, a_.yes); });
+    rm->add_option("NAME", a_.name)->required();
+    rm->add_flag("--yes", a_.yes, "Do not ask");
+
+    auto* router = noun("router", "What carries the traffic");
+    command(*router, "list", "All routers", [](const Common& c) { return router_list(c); });
+
+    auto* service = noun("service", "What devices reach by name");
+    command(*service, "list", "All services: who may dial, who hosts",
+            [](const Common& c) { return service_list(c); });
+    auto* sshow = command(*service, "show", "One service and where it is hosted now",
+                          [this](const Common& c) { return service_show(c, a_.name); });
+    sshow->add_option("NAME", a_.name)->required();
+    auto* sadd = command(*service, "add", "A service that a program hosts through the SDK",
+                         [this](const Common& c) { return service_add(c, a_.service); });
+    sadd->add_option("NAME", a_.service.name)->required();
+    sadd->add_option("--host", a_.service.host, "Who may host it: '#tag' or names, with commas")
+        ->required();
+    sadd->add_option("--allow", a_.service.allow, "Who may dial it");
+    sadd->add_option("--e2e", a_.service.e2e,
+                     "End-to-end encryption: tls (default), compatible, none");
+    auto* srm = command(*service, "rm", "Remove a service and cut its flows",
+                        [this](const Common& c) { return service_remove(c, a_.name, a_.yes); });
+    srm->add_option("NAME", a_.name)->required();
+    srm->add_flag("--yes", a_.yes, "Do not ask");
+
+    auto* expose = command(
+        app_, "expose",
+        "Offer what listens at ADDR as a service: service, configs, grants and hosting in one step",
+        [this](const Common& c) {
+          a_.service.dir = a_.dir;
+          return cli::expose(c, a_.service);
+        });
+    expose->add_option("ADDR", a_.service.address, "HOST:PORT that the hosting agent connects to")
+        ->required();
+    expose->add_option("--as", a_.service.name, "Name of the service")->required();
+    expose->add_option("--allow", a_.service.allow,
+                       "Who may dial it: '#tag' or names, with commas");
+    expose->add_option(
+        "--host", a_.service.host,
+        "The device whose agent hosts it (default: this machine, joined on the fly)");
+    dir(expose, "Folder of this machine's agent");
+    auto* allow = command(app_, "allow", "Let devices dial a service",
+                          [this](const Common& c) { return cli::allow(c, a_.selector, a_.name); });
+    allow->add_option("SELECTOR", a_.selector, "'#tag', a device name or '*'")->required();
+    allow->add_option("SERVICE", a_.name)->required();
+    auto* deny = command(app_, "deny", "Take that back and cut the flows it allowed",
+                         [this](const Common& c) { return cli::deny(c, a_.selector, a_.name); });
+    deny->add_option("SELECTOR", a_.selector, "As given to `allow`")->required();
+    deny->add_option("SERVICE", a_.name)->required();
+  }
+
+  void device() {
+    auto* join = command(
+        app_, "join",
+        "Make this machine a device, with a token of `sally device add`, and start its agent",
+        [this](const Common& c) {
+          a_.join.dir = a_.dir;
+          a_.join.run = !a_.remove;
+          return cli::join(c, a_.join);
+        });
+    join->add_option("TOKEN", a_.join.token)->required();
+    dir(join, "Where identity and agent live");
+    join->add_option(
+        "--key", a_.join.key,
+        "Where the private key lives: file (default); tpm and pkcs11:URI are not built yet");
+    join->add_flag("--no-run", a_.remove, "Do not start the agent");
+    auto* forward = command(
+        app_, "forward", "A local port that is the service, kept by this machine's agent",
+        [this](const Common& c) { return cli::forward(c, a_.dir, a_.name, a_.listen, a_.remove); });
+    forward->add_option("SERVICE", a_.name)->required();
+    forward->add_option("PORT", a_.listen, "PORT on 127.0.0.1, or ADDRESS:PORT");
+    forward->add_flag("--remove", a_.remove, "Take the forward away");
+    dir(forward, "Folder of the agent");
+    auto* connect =
+        command(app_, "connect",
+                "Standard input and output to a service, for example as ProxyCommand of ssh",
+                [this](const Common&) { return cli::connect(a_.dir, a_.name, a_.sdk_code); });
+    connect->add_option("SERVICE", a_.name)->required();
+    dir(connect, "Folder of the device");
+
+    auto* demo = command(app_, "demo", "A whole network on this machine, every claim proven",
+                         [this](const Common& c) { return demo::run(c, a_.demo); });
+    demo->add_flag("--json", a_.demo.json, "One JSON object with what was measured");
+    demo->add_flag("--keep", a_.demo.keep, "Leave it running until Ctrl-C and say what to try");
+    command(app_, "version", "The version of this program", [](const Common& c) {
+      c.out.item({{"name", "sally"}, {"version", SALLY_VERSION}}, {{"sally", "version"}});
+      return Status{};
+    });
+  }
+
+  // Helpers of other commands, in processes of their own.
+  void hidden() {
+    auto* supervise = command(app_, "supervise", "Keep the agent of a folder running",
+                              [this](const Common&) { return supervise_agent(a_.dir); });
+    dir(supervise, "Folder of the agent");
+    supervise->group("");
+    auto* scan = command(app_, "scan", "Which ports of an address answer",
+                         [this](const Common&) { return demo::scan(a_.name); });
+    scan->add_option("ADDRESS", a_.name)->required();
+    scan->group("");
+    auto* wiretap =
+        command(app_, "wiretap",
+                "Look for a text in all packets of this namespace until standard input ends",
+                [this](const Common&) { return demo::wiretap(a_.name); });
+    wiretap->add_option("TEXT", a_.name)->required();
+    wiretap->group("");
+  }
+
+  CLI::App& app_;
+  Asked& a_;
+};
+
+}  // namespace
+
+int cli_main(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_IGN);
+  log::set_level(log::Level::kError);
+  Asked asked;
+  CLI::App app{kAbout, "sally"};
+  app.footer(kExits);
+  app.require_subcommand(1);
+  app.fallthrough();
+  app.set_version_flag("--version", "sally " SALLY_VERSION);
+  app.add_option("--context", asked.context, "Folder with the admin identity (also: SALLY_CONTEXT)")
+      ->type_name("DIR");
+  app.add_option("-o,--output", asked.format, "table, wide, json, jsonl, csv, name");
+  app.add_flag("-v,--verbose", asked.verbose, "Say on standard error what happens");
+  const Tree tree(app, asked);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    const int code = app.exit(e);
+    return code == 0 ? kOk : kUsage;
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "sally: %s\n", e.what());
+    return kFailed;
+  }
+  if (asked.verbose) log::set_level(log::Level::kInfo);
+  const auto format = parse_format(asked.format);
+  const Common common{.context = asked.context, .out = Output(format.value_or(Format::kTable))};
+  const Status s = format ? asked.run(common) : Status(fail(format.error()));
+  if (s) return kOk;
+  const Failure f =
+      asked.sdk_code != 0 ? to_failure(asked.sdk_code, s.error().context()) : to_failure(s.error());
+  common.out.failure(f);
+  return f.exit;
+}
+
+}  // namespace sally::cli
