@@ -9,6 +9,7 @@
 #include <boost/json/serialize.hpp>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <map>
 #include <memory>
 
@@ -67,7 +68,8 @@ class Demo {
   ~Demo() {
     children_.clear();
     namespaces_.clear();
-    if (!dir_.empty()) (void)std::system(("rm -rf '" + dir_ + "'").c_str());
+    std::error_code ignored;
+    if (!dir_.empty()) std::filesystem::remove_all(dir_, ignored);
   }
 
   Status run() {
