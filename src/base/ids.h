@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/bytes.h"
+#include "base/random.h"
 
 namespace sally {
 
@@ -52,9 +53,15 @@ struct std::hash<sally::StrongId<Tag>> {
 };
 template <>
 struct std::hash<sally::CircuitId> {
+  /// Keyed by a secret of the process: whoever chooses circuit ids cannot choose where they fall.
   std::size_t operator()(const sally::CircuitId& id) const noexcept {
-    std::size_t v = 0;
-    std::memcpy(&v, id.raw.data(), sizeof v);  // random bits are their own hash
-    return v;
+    __extension__ using Wide = unsigned __int128;
+    std::uint64_t a = 0;
+    std::uint64_t b = 0;
+    std::memcpy(&a, id.raw.data(), 8);
+    std::memcpy(&b, id.raw.data() + 8, 8);
+    const std::uint64_t secret = sally::hash_secret();
+    const Wide product = Wide{a ^ secret} * (b ^ (secret << 32U | secret >> 32U));
+    return static_cast<std::size_t>(product >> 64U) ^ static_cast<std::size_t>(product);
   }
 };

@@ -53,6 +53,11 @@ std::string Random::uuid() {
   return h;
 }
 
+std::uint64_t hash_secret() {
+  static const std::uint64_t secret = system_random().u64();
+  return secret;
+}
+
 Random& system_random() {
   static SystemRandom random;
   return random;

@@ -25,6 +25,9 @@ class Random {
 /// getrandom(2); aborts the process when the kernel has none. Any thread.
 Random& system_random();
 
+/// Random, the same for the life of the process: keys the hashes of what peers choose.
+std::uint64_t hash_secret();
+
 /// Deterministic, for tests and simulation only (SplitMix64).
 class SeededRandom final : public Random {
  public:

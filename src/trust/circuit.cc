@@ -226,15 +226,15 @@ Result<crypto::VerifiedPath> verify_terminator(const wire::Terminator& terminato
 // --------------------------------------------------------------------------------------------
 Status SeenCircuits::remember(const CircuitId& circuit, std::uint32_t epoch, std::uint32_t attempt,
                               std::int64_t expiry_ms, std::int64_t now_ms) {
-  while (!until_.empty() && until_.begin()->first < now_ms) {
-    seen_.erase(until_.begin()->second);
-    until_.erase(until_.begin());
+  while (!until_.empty() && until_.front().first < now_ms) {
+    seen_.erase(until_.front().second);
+    until_.pop_front();
   }
   const Key key{circuit, epoch, attempt};
   if (seen_.contains(key)) return fail(Errc::kReplay, circuit.hex());
   if (seen_.size() >= max_) return fail(Errc::kFull, std::to_string(max_), Source::kLocal, true);
   seen_.insert(key);
-  until_.emplace(expiry_ms + kMaxSkewMs, key);
+  until_.emplace_back(expiry_ms + kMaxSkewMs, key);
   return {};
 }
 

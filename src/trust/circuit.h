@@ -5,12 +5,13 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
+#include <deque>
+#include <functional>
 #include <optional>
-#include <set>
 #include <string>
 #include <string_view>
-#include <tuple>
+#include <unordered_set>
+#include <utility>
 
 #include "trust/records.h"
 
@@ -88,17 +89,28 @@ wire::Hash hash_of(ByteView bytes);
 /// Bounded: kReplay for a set-up seen before, kFull when `max` are remembered.
 class SeenCircuits {
  public:
-  explicit SeenCircuits(std::size_t max = 65'536) : max_(max) {}
+  explicit SeenCircuits(std::size_t max = 262'144) : max_(max) {}
   /// Remembers until expiry_ms + 60 s.
   Status remember(const CircuitId& circuit, std::uint32_t epoch, std::uint32_t attempt,
                   std::int64_t expiry_ms, std::int64_t now_ms);
   [[nodiscard]] std::size_t size() const { return seen_.size(); }
 
  private:
-  using Key = std::tuple<CircuitId, std::uint32_t, std::uint32_t>;
+  struct Key {
+    CircuitId circuit;
+    std::uint32_t epoch;
+    std::uint32_t attempt;
+    friend bool operator==(const Key&, const Key&) = default;
+  };
+  struct KeyHash {
+    std::size_t operator()(const Key& k) const noexcept {
+      return std::hash<CircuitId>{}(k.circuit) ^ (std::size_t{k.epoch} << 20U) ^ k.attempt;
+    }
+  };
   std::size_t max_;
-  std::set<Key> seen_;
-  std::multimap<std::int64_t, Key> until_;
+  std::unordered_set<Key, KeyHash> seen_;
+  /// In order of arrival; one that could go earlier waits for those before it.
+  std::deque<std::pair<std::int64_t, Key>> until_;
 };
 
 }  // namespace sally::trust

@@ -44,8 +44,9 @@ std::string_view error_name(Errc e);
 
 /// Clocks of two parties may differ by this much.
 inline constexpr std::int64_t kMaxSkewMs = 60'000;
-/// A route may expire at most this far ahead.
-inline constexpr std::int64_t kMaxRouteLifeMs = 60'000;
+/// A route may expire at most this far ahead: an opening takes 5 s at most, and replay memory is
+/// kept for this + skew.
+inline constexpr std::int64_t kMaxRouteLifeMs = 15'000;
 
 /// A value that a verifier of this folder has checked; nothing else can make one.
 template <typename T>
