@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Warnings, hardening, sanitizers: one place for every target.
-add_compile_options(-Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Wold-style-cast -Wcast-qual
+add_compile_options(-Wall -Wextra -Wpedantic -Wshadow $<$<COMPILE_LANGUAGE:CXX>:-Wnon-virtual-dtor> $<$<COMPILE_LANGUAGE:CXX>:-Wold-style-cast> -Wcast-qual
   -Wformat=2 -Wundef -Wvla -Wimplicit-fallthrough -Werror -fvisibility=hidden -fno-omit-frame-pointer
   -fstack-protector-strong -fstack-clash-protection -fcf-protection -fno-strict-aliasing)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-  add_compile_options(-Wno-missing-field-initializers -Wno-maybe-uninitialized -Wno-stringop-overflow -Wno-stringop-overread -Wno-array-bounds -Wno-restrict -Wno-dangling-reference)
+  add_compile_options(-Wno-missing-field-initializers -Wno-maybe-uninitialized -Wno-stringop-overflow -Wno-stringop-overread -Wno-array-bounds -Wno-restrict $<$<COMPILE_LANGUAGE:CXX>:-Wno-dangling-reference>)
 else()
   add_compile_options(-Wno-missing-field-initializers -Wno-missing-designated-field-initializers -Wno-gnu-zero-variadic-macro-arguments -Wno-unused-command-line-argument)
 endif()
