@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real network on loopback: the built programs, started as a user starts them, in a folder that goes away."""
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import tempfile
+import shutil
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(os.environ.get("SALLY_BIN", ROOT / "build/release/bin"))
+SALLY = str(BIN / "sally")
+
+
+def wait_for(done, seconds=10.0, what="condition"):
+    """The value of `done()` once it is true; polls; fails loudly."""
+    until = time.monotonic() + seconds
+    while True:
+        value = done()
+        if value:
+            return value
+        assert time.monotonic() < until, f"{what} did not come true within {seconds} s"
+        time.sleep(0.02)  # between two looks at another process
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+class Failed(Exception):
+    def __init__(self, run):
+        super().__init__(f"{run.args}: exit {run.returncode}: {run.stderr}")
+        self.exit = run.returncode
+        try:
+            self.error = json.loads(run.stderr.strip().splitlines()[-1])["error"]
+        except (ValueError, KeyError, IndexError):
+            self.error = {}
+
+
+def sally(*args, timeout=60, text_input=None):
+    """`sally -o json ARGS`; the decoded output, or Failed."""
+    run = subprocess.run([SALLY, "-o", "json", *map(str, args)], capture_output=True, text=True, timeout=timeout, input=text_input, check=False)
+    if run.returncode != 0:
+        raise Failed(run)
+    out = json.loads(run.stdout) if run.stdout.strip() else None
+    return out
+
+
+def pids_of(folder):
+    """Process ids of daemons whose command line names the folder, by program name."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            argv = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        if any(str(folder) == a or a.startswith(str(folder) + "/") for a in argv):
+            found.setdefault(Path(argv[0]).name, []).append(int(entry.name))
+    return found
+
+
+class Device:
+    def __init__(self, net, name, tags, run):
+        self.net, self.name, self.dir = net, name, net.dir / f"dev-{name}"
+        token = net.sally("device", "add", name, *[x for t in tags for x in ("--tag", t)])[0]
+        self.id, self.token = token["id"], token["token"]
+        sally("join", self.token, "--dir", self.dir, "--no-run")
+        self.identity = self.dir / "identity.json"
+        self.process = None
+        if run:
+            self.start()
+
+    def start(self):
+        self.process = subprocess.Popen([SALLY, "supervise", "--dir", str(self.dir)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(lambda: self.status().get("online"), what=f"{self.name} on line")
+
+    def stop(self):
+        if self.process:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(15)
+            self.process = None
+
+    def status(self):
+        try:
+            return sally("status", "--dir", self.dir)[0].get("agent", {})
+        except Failed:
+            return {}
+
+    def forward(self, service):
+        """Local port that leads to the service."""
+        listen = sally("forward", service, free_ports(1)[0], "--dir", self.dir)[0]["listen"]
+        return int(listen.rsplit(":", 1)[1])
+
+    def hosts(self, service):
+        return any(h["service"] == service and h["bound"] for h in self.status().get("hosts", []))
+
+    def sees(self, service):
+        return any(s["name"] == service for s in self.status().get("services", []))
+
+    def popen_connect(self, service):
+        return subprocess.Popen([SALLY, "connect", service, "--dir", str(self.dir)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def log(self):
+        return (self.dir / "agent.log").read_text()
+
+
+class Net:
+    def __init__(self):
+        self.root = Path(tempfile.mkdtemp(prefix="sally-it-"))
+        self.dir = self.root
+        self.context = self.root / "net"
+        self.devices = []
+        self.port, self.router_port = free_ports(2)
+        sally("up", "--dir", self.context, "--name", "127.0.0.1", "--listen", "127.0.0.1", "--port", self.port, "--router-port", self.router_port, "--detach")
+
+    def sally(self, *args, **kwargs):
+        return sally("--context", self.context, *args, **kwargs)
+
+    def device(self, name, tags=(), run=True):
+        device = Device(self, name, tags, run)
+        self.devices.append(device)
+        return device
+
+    def expose(self, port, name, host, allow):
+        self.sally("expose", f"127.0.0.1:{port}", "--as", name, "--host", host.name, "--allow", allow)
+        wait_for(lambda: host.hosts(name), what=f"{name} hosted")
+
+    def audit(self):
+        return self.sally("audit", "list", "--limit", 1000)
+
+    def log(self, program):
+        return (self.context / f"{program}.log").read_text()
+
+    def pid(self, program):
+        return pids_of(self.context)[program][0]
+
+    def close(self):
+        for device in self.devices:
+            device.stop()
+        try:
+            sally("down", "--dir", self.context)
+        except Failed:
+            pass
+        left = pids_of(self.root)
+        for pids in left.values():
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(self.root, ignore_errors=True)
+        assert not left, f"still running: {left}"
+
+
+def fields(line):
+    """Fields of a log line in text form."""
+    return {k: v.strip('"') for k, v in re.findall(r'(\w+)=("[^"]*"|\S+)', line)}
