@@ -17,13 +17,15 @@ int main(int argc, char** argv) {
     return 2;
   }
   options.identity_path = argv[1];
-  if (sally_open(&options, &context) != SALLY_OK || sally_dial(context, argv[2], NULL, &stream) != SALLY_OK) {
+  if (sally_open(&options, &context) != SALLY_OK ||
+      sally_dial(context, argv[2], NULL, &stream) != SALLY_OK) {
     fprintf(stderr, "%s\n", sally_last_error());
     sally_close(context);
     return 1;
   }
   if (sally_write(stream, hello, strlen(hello)) > 0) sally_shutdown_write(stream);
-  while (got < sizeof buffer && (n = sally_read(stream, buffer + got, sizeof buffer - got)) > 0) got += (size_t)n;
+  while (got < sizeof buffer && (n = sally_read(stream, buffer + got, sizeof buffer - got)) > 0)
+    got += (size_t)n;
   fwrite(buffer, 1, got, stdout);
   sally_stream_close(stream);
   sally_close(context);

@@ -18,7 +18,8 @@ int main(int argc, char** argv) {
   }
   auto stream = context->dial(argv[2]);
   if (!stream) {
-    std::fprintf(stderr, "%s: %s\n", sally_error_name(stream.error().code), stream.error().text.c_str());
+    std::fprintf(stderr, "%s: %s\n", sally_error_name(stream.error().code),
+                 stream.error().text.c_str());
     return 1;
   }
   std::fprintf(stderr, "connected to %s, proven by its certificate\n", stream->peer().name);

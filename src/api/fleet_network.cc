@@ -7,6 +7,7 @@ namespace sally::api {
 namespace {
 
 constexpr std::int64_t kWarnMs = 30LL * 86'400 * 1000;
+constexpr std::uint64_t kWarnings = 100;
 
 Result<json::value> status(Call& c) {
   TRY_ASSIGN(const auto network, c.tx.network());
@@ -28,6 +29,13 @@ Result<json::value> status(Call& c) {
   certificate("issuing CA infrastructure", c.deps.authority->infrastructure().not_after());
   certificate("controller", c.deps.rest()->leaf.not_after());
   certificate("signer", c.deps.signer_not_after_s());
+
+  // Whoever must do something before a date is named here: devices, routers and admins do not renew
+  // themselves yet.
+  TRY_ASSIGN(const auto ending, c.tx.expiring((c.now_ms + kWarnMs) / 1000, kWarnings));
+  for (const auto& e : ending) {
+    certificate(std::string(store::kind_name(e.kind)) + " " + e.name, e.not_after_s);
+  }
 
   json::array list;
   for (const auto& r : routers) {

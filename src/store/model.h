@@ -66,6 +66,14 @@ struct CertificateRow {
   Bytes der;
 };
 
+/// An identity whose last certificate ends.
+struct Expiry {
+  Kind kind = Kind::kDevice;
+  std::string id;
+  std::string name;
+  std::int64_t not_after_s = 0;
+};
+
 /// A one-time token. Only an HMAC of its id is kept.
 struct Enrollment {
   std::string id;  ///< public handle

@@ -40,6 +40,10 @@ class Transaction {
   /// Newest first.
   [[nodiscard]] virtual Result<std::vector<CertificateRow>> certificates_of(
       std::string_view identity) const = 0;
+  /// The last certificate of every active identity, where that ends before `before_s`; soonest
+  /// first, at most `limit`.
+  [[nodiscard]] virtual Result<std::vector<Expiry>> expiring(std::int64_t before_s,
+                                                             std::uint64_t limit) const = 0;
   /// Revoked and not yet past their end.
   [[nodiscard]] virtual Result<std::vector<CertificateRow>> revoked_certificates(
       std::int64_t now_s) const = 0;

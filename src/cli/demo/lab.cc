@@ -36,8 +36,7 @@ std::unexpected<Error> system_error(const std::string& what) {
   ::dup2(out, STDOUT_FILENO);
   ::dup2(err, STDERR_FILENO);
   std::vector<char*> argv;
-  for (const auto& a : args)
-    argv.push_back(const_cast<char*>(a.c_str()));  // NOLINT: execvp's signature
+  for (const auto& a : args) argv.push_back(const_cast<char*>(a.c_str()));  // execvp's signature
   argv.push_back(nullptr);
   ::signal(SIGPIPE, SIG_DFL);
   ::execvp(argv[0], argv.data());

@@ -58,6 +58,15 @@ Identity read_identity(Statement& s) {
   return r;
 }
 
+Expiry read_expiry(Statement& s) {
+  Expiry e;
+  e.kind = static_cast<Kind>(s.i64());
+  e.id = s.text();
+  e.name = s.text();
+  e.not_after_s = s.i64();
+  return e;
+}
+
 CertificateRow read_certificate(Statement& s) {
   CertificateRow r;
   r.serial = s.text();
@@ -220,6 +229,17 @@ class SqliteTransaction final : public Transaction {
               " FROM certificates WHERE network=? AND identity=? ORDER BY issued_ms DESC, serial");
     s << identity;
     return all<CertificateRow>(s, read_certificate);
+  }
+  Result<std::vector<Expiry>> expiring(std::int64_t before_s, std::uint64_t limit) const override {
+    auto s = query(
+        "SELECT i.kind, i.id, i.name, MAX(c.not_after_s) AS last FROM certificates c JOIN "
+        "identities i "
+        "ON i.network = c.network AND i.id = c.identity WHERE c.network=? AND c.revoked_ms = 0 AND "
+        "i.removed_ms = 0 AND i.standing = ? GROUP BY i.id HAVING last < ? ORDER BY last, i.id "
+        "LIMIT ?");
+    s << static_cast<std::int64_t>(Standing::kActive) << before_s
+      << static_cast<std::int64_t>(limit);
+    return all<Expiry>(s, read_expiry);
   }
   Result<std::vector<CertificateRow>> revoked_certificates(std::int64_t now_s) const override {
     auto s = query("SELECT " CERTIFICATE_COLUMNS
