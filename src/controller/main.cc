@@ -18,6 +18,7 @@
 #include "controller/init.h"
 #include "controller/server.h"
 #include "loop/loop.h"
+#include "loop/process.h"
 
 namespace sally::controller {
 namespace {
@@ -131,6 +132,7 @@ int run_server(const std::vector<std::string>& args) {
   if (in.has("--log-level") && !log::set_level(in.one("--log-level")))
     return usage("--log-level is debug, info, warn or error");
   log::set_json(in.has("--log-json"));
+  loop::die_with_supervisor();
   loop::Loop loop;
   auto server = Server::create(loop, system_clock(), system_random(), o);
   if (!server) return failed(server.error());

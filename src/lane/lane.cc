@@ -582,11 +582,12 @@ void Lane::on_probe_timer() {
     close(Error(Errc::kNoHello, "no HELLO within " + std::to_string(options_.hello_ms) + " ms"));
     return;
   }
-  // The kernel's acknowledgements are a sign of life too: a probe may be stuck behind data.
-  if (const std::uint64_t acked = loop::tcp_bytes_acked(stream_->fd()); acked > acked_bytes_) {
-    acked_bytes_ = acked;
-    heard_ms_ = now;
-  }
+  // A probe may be stuck behind data: then the kernel's acknowledgements are a sign of life. They
+  // are none once everything is acknowledged, or a process that hangs behind a living kernel would
+  // never be noticed.
+  const loop::TcpProgress progress = loop::tcp_progress(stream_->fd());
+  if (progress.acked > acked_bytes_ && progress.outstanding) heard_ms_ = now;
+  acked_bytes_ = progress.acked;
   const std::int64_t silence = now - heard_ms_;
   if (silence >= options_.dead_ms) {
     go_down(Error(Errc::kDead, "nothing heard for " + std::to_string(silence) + " ms",

@@ -7,11 +7,12 @@
 
 namespace sally::loop {
 
-std::uint64_t tcp_bytes_acked(int fd) {
+TcpProgress tcp_progress(int fd) {
   tcp_info info{};
   socklen_t size = sizeof info;
-  if (::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return 0;
-  return info.tcpi_bytes_acked;
+  if (::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return {};
+  return {.acked = info.tcpi_bytes_acked,
+          .outstanding = info.tcpi_unacked != 0 || info.tcpi_notsent_bytes != 0};
 }
 
 }  // namespace sally::loop

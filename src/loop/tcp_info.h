@@ -5,8 +5,12 @@
 
 namespace sally::loop {
 
-/// Bytes of ours that the peer's kernel has acknowledged on a TCP socket (tcpi_bytes_acked); 0
-/// where that is not known.
-std::uint64_t tcp_bytes_acked(int fd);
+/// What the kernel knows of our bytes on a TCP socket (TCP_INFO).
+struct TcpProgress {
+  std::uint64_t acked = 0;   ///< acknowledged by the peer's kernel
+  bool outstanding = false;  ///< some are sent and not acknowledged, or not sent yet
+};
+/// All zero where it is not known.
+TcpProgress tcp_progress(int fd);
 
 }  // namespace sally::loop

@@ -32,7 +32,7 @@ Result<RouterOptions> options_from(const std::string& dir, const HostPort& liste
   TRY_ASSIGN(const auto identity, identity::load(dir + "/identity.json"));
   if (identity.role != crypto::Role::kRouter) {
     return fail(Errc::kConfig,
-                dir + "/identity.json is the identity of a " +
+                dir + "/identity.json is an identity of role " +
                     std::string(crypto::role_name(identity.role)) + ", not of a router",
                 Source::kConfig);
   }

@@ -11,7 +11,7 @@ Result<Material> load_material(const std::string& path) {
   }
   if (identity->role != crypto::Role::kDevice) {
     return fail(Errc::kIdentity,
-                path + ": is the identity of a " + std::string(crypto::role_name(identity->role)) +
+                path + ": an identity of role " + std::string(crypto::role_name(identity->role)) +
                     ", not of a device. Make one with `sally join TOKEN`",
                 Source::kConfig);
   }

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The example programs: a server without a listening socket, and its clients."""
+import hashlib
+import os
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from harness import BIN, wait_for
+
+
+@pytest.fixture(scope="module")
+def echo(net):
+    net.device("server", ["servers"], run=False)
+    me = net.device("me", ["people"], run=False)
+    net.sally("service", "add", "echo", "--host", "#servers", "--allow", "#people")
+    server = subprocess.Popen([BIN / "echo-server", net.devices[0].identity, "echo"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    wait_for(lambda: net.sally("service", "show", "echo")[0]["hosted_by"], what="echo hosted")
+    yield server, me
+    server.kill()
+    server.wait(10)
+
+
+def client(program, identity, service, data=b""):
+    return subprocess.run([BIN / program, identity, service], input=data, capture_output=True, timeout=60, check=False)
+
+
+def test_echo_in_cpp_and_in_c(echo):
+    server, me = echo
+    run = client("echo-client", me.identity, "echo", b"hello")
+    assert run.stdout == b"hello" and run.returncode == 0
+    assert b"connected to server, proven" in run.stderr
+    assert server.stdout.readline().startswith(b"caller me ")
+    run = client("echo-client-c", me.identity, "echo")
+    assert run.stdout == b"hello from C\n" and run.returncode == 0
+
+
+def test_the_server_has_no_listening_socket(echo):
+    server, _ = echo
+    out = subprocess.run(["ss", "-lntupH"], capture_output=True, text=True, check=True).stdout
+    assert f"pid={server.pid}," not in out
+    assert "LISTEN" in out or "UNCONN" in out, "ss shows nothing at all: this proves nothing"
+
+
+def test_twenty_clients_at_once(echo):
+    _, me = echo
+
+    def one(_):
+        data = os.urandom(5_000_000)
+        return hashlib.sha256(client("echo-client", me.identity, "echo", data).stdout).digest() == hashlib.sha256(data).digest()
+
+    with ThreadPoolExecutor(20) as pool:
+        assert all(pool.map(one, range(20)))
+
+
+def test_what_goes_wrong_is_named(net, echo, tmp_path):
+    _, me = echo
+    run = client("echo-client", me.identity, "nothing")
+    assert run.returncode == 1 and b"sally.no_service" in run.stderr
+    run = client("echo-client", tmp_path / "none", "echo")
+    assert run.returncode == 1 and b"none" in run.stderr
+    (tmp_path / "bad").write_text("{}")
+    run = client("echo-client", tmp_path / "bad", "echo")
+    assert run.returncode == 1 and b"identity.bad_file" in run.stderr
+    run = client("echo-client", net.context / "admin.json", "echo")
+    assert run.returncode == 1 and b"role admin" in run.stderr
+    net.sally("service", "add", "empty", "--host", "#servers", "--allow", "#people")
+    run = client("echo-client", me.identity, "empty")
+    assert run.returncode == 1 and b"sally.no_host" in run.stderr
