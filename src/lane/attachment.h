@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "base/bytes.h"
 #include "base/chunk.h"
@@ -33,6 +34,8 @@ class Attachment : public fabric::Turn {
   virtual void on_setup_err(const wire::SetupErr& err) = 0;
   /// The circuit is over on this lane (reset, path down, lane lost); already detached.
   virtual void on_reset(const wire::Reset& reset) = 0;
+  /// The lane is destroyed, without an end before: already detached. May destroy the attachment.
+  virtual void on_lane_gone() {}
   /// Some 20 ms after Lane::request_tick.
   virtual void on_tick() {}
 
@@ -59,6 +62,9 @@ class Attachment : public fabric::Turn {
   std::uint32_t local_ = 0;
   std::uint32_t remote_ = 0;
   bool tick_wanted_ = false;
+  // CREDIT and ACK are absolute: of many that wait only the last one leaves.
+  std::optional<std::uint64_t> credit_due_;
+  std::optional<std::uint64_t> ack_due_;
 };
 
 }  // namespace sally::lane

@@ -93,7 +93,9 @@ Lane::~Lane() {
   *alive_ = false;
   down_ = true;
   labels_.for_each([this](std::uint32_t, Attachment* a) {
-    if (a != draining_.get()) a->lane_ = nullptr;
+    if (a == draining_.get()) return;
+    a->lane_ = nullptr;
+    a->on_lane_gone();
   });
 }
 
@@ -110,13 +112,17 @@ void Lane::learn_time(std::int64_t peer_ms) {
 // ---- sending
 // ---------------------------------------------------------------------------------------------
 
-void Lane::put_frame(wire::FrameHeader header, ByteView payload) {
-  if (down_ || closing_) return;
+void Lane::append_frame(wire::FrameHeader header, ByteView payload) {
   header.length = static_cast<std::uint32_t>(payload.size());
   std::uint8_t raw[wire::kFrameHeaderSize];
   wire::encode(header, raw);
   append(control_out_, raw);
   append(control_out_, payload);
+}
+
+void Lane::put_frame(wire::FrameHeader header, ByteView payload) {
+  if (down_ || closing_) return;
+  append_frame(header, payload);
   const std::size_t waiting = control_out_.size() - control_sent_;
   if (waiting > kMaxControlBytes) {
     // Later, not here: whoever sends is in the middle of its own work.
@@ -169,16 +175,34 @@ void Lane::send_setup_err(std::uint32_t remote_label, const wire::SetupErr& err)
   put_frame({.label = remote_label, .type = wire::FrameType::kSetupErr}, wire::encode(err));
 }
 
-void Lane::send_credit(const Attachment& attachment, std::uint64_t limit) {
-  put_frame({.label = attachment.remote_, .type = wire::FrameType::kCredit, .offset = limit}, {});
+void Lane::want_window(const Attachment& attachment) {
+  if (attachment.credit_due_ || attachment.ack_due_) return;
+  windows_.push_back(attachment.local_);
+  schedule_pump();
 }
 
-void Lane::send_ack(const Attachment& attachment, std::uint64_t offset) {
-  put_frame({.label = attachment.remote_, .type = wire::FrameType::kAck, .offset = offset}, {});
+void Lane::send_credit(Attachment& attachment, std::uint64_t limit) {
+  want_window(attachment);
+  attachment.credit_due_ = std::max(limit, attachment.credit_due_.value_or(0));
+}
+
+void Lane::send_ack(Attachment& attachment, std::uint64_t offset) {
+  want_window(attachment);
+  attachment.ack_due_ = std::max(offset, attachment.ack_due_.value_or(0));
+}
+
+void Lane::flush_window(Attachment& a) {
+  if (const auto limit = std::exchange(a.credit_due_, std::nullopt))
+    append_frame({.label = a.remote_, .type = wire::FrameType::kCredit, .offset = *limit}, {});
+  if (const auto offset = std::exchange(a.ack_due_, std::nullopt))
+    append_frame({.label = a.remote_, .type = wire::FrameType::kAck, .offset = *offset}, {});
 }
 
 void Lane::detach(Attachment& attachment) {
   fabric::DeficitRoundRobin::remove(attachment);
+  attachment.tick_wanted_ = false;
+  attachment.credit_due_.reset();
+  attachment.ack_due_.reset();
   attachment.lane_ = nullptr;
 }
 
@@ -190,6 +214,7 @@ void Lane::reset(Attachment& attachment, wire::ResetCode code, std::string text)
   if (attachment.lane_ != this) return;
   const std::uint32_t remote = attachment.remote_;
   const std::uint32_t local = attachment.local_;
+  flush_window(attachment);  // the last acknowledgement makes the end an orderly one
   detach(attachment);
   drain_label(local);
   // Without a remote label the answer to our SETUP is still to come: it is reset then.
@@ -210,6 +235,7 @@ void Lane::path_down(const std::vector<Attachment*>& attachments, wire::ResetCod
     if (a->lane_ != this) continue;
     const std::uint32_t remote = a->remote_;
     const std::uint32_t local = a->local_;
+    flush_window(*a);
     detach(*a);
     drain_label(local);
     if (remote == 0) continue;
@@ -275,6 +301,9 @@ void Lane::fill_record() {
     chunk->begin = chunk->end = 0;
     return chunk;
   };
+  for (const std::uint32_t label : std::exchange(windows_, {})) {
+    if (Attachment* a = labels_.find(label); a != nullptr) flush_window(*a);
+  }
   if (control_sent_ < control_out_.size()) {
     record_ = fresh();
     control_sent_ += record_->append(ByteView(control_out_).subspan(control_sent_));
@@ -481,6 +510,15 @@ Status Lane::dispatch_circuit(const wire::FrameHeader& header, ByteView payload,
   if (a == nullptr) {
     // Late frames of a circuit that is over are harmless; a label that was never given out is not.
     return labels_.known(header.label) ? Status{} : fail(fabric::Errc::kBadLabel);
+  }
+  // Between our SETUP and its answer nothing may come for the circuit but the answer: neither end
+  // is proven yet.
+  const bool unanswered = a->remote_ == 0 && a != draining_.get();
+  if (unanswered &&
+      (header.type == wire::FrameType::kData || header.type == wire::FrameType::kFin ||
+       header.type == wire::FrameType::kCredit || header.type == wire::FrameType::kAck)) {
+    return fail(Errc::kProtocol,
+                std::string(wire::frame_name(header.type)) + " before the answer to SETUP");
   }
   switch (header.type) {
     case wire::FrameType::kData:

@@ -80,8 +80,10 @@ class Lane final : public tls::StreamHandler {
   void send_setup(Attachment& attachment, const wire::SetupFrame& setup);
   void send_setup_ok(Attachment& attachment, ByteView payload);
   void send_setup_err(std::uint32_t remote_label, const wire::SetupErr& err);
-  void send_credit(const Attachment& attachment, std::uint64_t limit);
-  void send_ack(const Attachment& attachment, std::uint64_t offset);
+  /// Before any DATA, and merged while they wait: a flood of them costs the peer of this lane
+  /// nothing.
+  void send_credit(Attachment& attachment, std::uint64_t limit);
+  void send_ack(Attachment& attachment, std::uint64_t offset);
   /// RESET, and the attachment is off the lane; its label drains. on_reset is not called.
   void reset(Attachment& attachment, wire::ResetCode code, std::string text = {});
   /// The same for many, in as few frames as possible.
@@ -104,6 +106,9 @@ class Lane final : public tls::StreamHandler {
   class Draining;
 
   void put_frame(wire::FrameHeader header, ByteView payload);
+  void append_frame(wire::FrameHeader header, ByteView payload);
+  void want_window(const Attachment& attachment);
+  void flush_window(Attachment& attachment);
   void detach(Attachment& attachment);
   void drain_label(std::uint32_t label);
   void schedule_pump();
@@ -133,6 +138,7 @@ class Lane final : public tls::StreamHandler {
   fabric::DeficitRoundRobin ring_;
   std::unique_ptr<Draining> draining_;
   std::vector<std::uint32_t> ticks_;
+  std::vector<std::uint32_t> windows_;  // labels with CREDIT or ACK due
 
   // Out: control bytes first, then frames of circuits. `record_` is being written, `held_` did not
   // fit into it.

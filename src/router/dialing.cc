@@ -38,6 +38,9 @@ std::optional<wire::SetupCode> Router::begin(Device& device, std::uint32_t label
       event("router.dial_denied", device.id, service, why);
     return std::optional(code);
   };
+  // Before anything that costs: a set-up is three signatures to verify.
+  if (!device.dials.take(loop_.clock().mono_us()))
+    return refuse(wire::SetupCode::kBusy, "too many dials a second");
   const auto frame = wire::decode_setup_frame(payload);
   if (!frame) return refuse(wire::SetupCode::kInvalid, frame.error().text());
   auto setup = wire::decode_setup(frame->setup);
@@ -125,6 +128,12 @@ void Router::try_next(Entry& entry) {
     // above, the replay memory was not.
     const Status fresh =
         seen_.remember(route.circuit, route.epoch, route.attempt, route.expiry_ms, now_ms());
+    if (!fresh && fresh.error().is(trust::Errc::kReplay)) {
+      log::warn("router.dial_refused", {{"device", o.dialer->id}, {"why", fresh.error().text()}});
+      event("router.dial_denied", o.dialer->id, o.setup.service, fresh.error().text());
+      o.last.code = wire::SetupCode::kInvalid;
+      break;
+    }
     if (!sealed || !fresh) {
       log::error("router.route_failed",
                  {{"why", sealed ? fresh.error().text() : sealed.error().text()}});

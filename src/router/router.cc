@@ -132,7 +132,7 @@ trust::Context Router::trust_context() const {
 }
 
 void Router::accept(std::unique_ptr<tls::Stream> stream) {
-  auto device = std::make_unique<Device>();
+  auto device = std::make_unique<Device>(options_);
   device->id = stream->peer()->id();
   lane::LaneOptions options;
   options.hello.network = options_.network;
@@ -200,10 +200,14 @@ void Router::on_card_reply(const wire::CardReply& reply) {
     log::warn("router.no_card", {{"device", reply.id}, {"code", reply.error}});
     return;
   }
+  bool changed = false;
   for (auto& [lane, device] : lanes_) {
-    if (device->id == reply.id && lane->up()) use_card(*device, reply.card);
+    if (device->id != reply.id || !lane->up()) continue;
+    const bool had = device->card.has_value();
+    changed |= use_card(*device, reply.card) && had;
   }
-  enforce();
+  // A first card takes nothing away.
+  if (changed) enforce();
 }
 
 bool Router::may_dial(const Device& device, const std::string& service) const {

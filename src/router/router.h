@@ -13,6 +13,7 @@
 #include "base/chunk.h"
 #include "base/random.h"
 #include "base/text.h"
+#include "base/token_bucket.h"
 #include "lane/lane.h"
 #include "replica/cards.h"
 #include "replica/replica.h"
@@ -38,6 +39,8 @@ struct RouterOptions {
   std::int64_t grace_ms = 24LL * 3600 * 1000;  ///< offline grace (fabric.md "Replicated state")
   std::size_t max_circuits = 100'000;
   std::size_t max_half_open_per_lane = 64;
+  double dials_per_s = 50;  ///< of one connection; beyond it and its burst: busy
+  double dial_burst = 200;
 };
 
 /// The data-plane process: lanes of devices, circuits between them, policy from the replicated
@@ -74,6 +77,7 @@ class Router final : public lane::LaneOwner, public CircuitOwner, public Control
  private:
   /// A device's connection.
   struct Device {
+    explicit Device(const RouterOptions& o) : dials(o.dials_per_s, o.dial_burst) {}
     std::unique_ptr<lane::Lane> lane;
     std::string id;
     std::optional<trust::VerifiedCard> card;  ///< none yet, or dropped as stale
@@ -83,6 +87,7 @@ class Router final : public lane::LaneOwner, public CircuitOwner, public Control
     wire::Hash services_hash{};       ///< of what was pushed last
     bool services_sent = false;
     std::size_t half_open = 0;
+    TokenBucket dials;
   };
   /// From SETUP to SETUP_OK.
   struct Opening {

@@ -11,6 +11,8 @@ namespace {
 
 // Plaintext of one inner record, so that record = frame = outer record (fabric.md).
 constexpr std::size_t kMaxPlain = 16'346;
+// How long a circuit that nobody uses any more waits for its peer.
+constexpr std::int64_t kLingerMs = 60'000;
 
 }  // namespace
 
@@ -184,7 +186,11 @@ void Circuit::finish(std::unique_ptr<Circuit> self) {
   c.user_ = nullptr;
   c.shutdown_write();
   if (c.over_) return;
+  if (c.lane() == nullptr && !c.end_.finished()) return;  // nowhere to deliver to
   c.self_ = std::move(self);
+  c.linger_ = std::make_unique<loop::Timer>(
+      c.loop_.timers(), [&c] { c.die(Error(Errc::kTimeout, "the peer neither reads nor ends")); });
+  c.linger_->arm(kLingerMs);
   c.after_receive();
 }
 
@@ -256,6 +262,7 @@ Status Circuit::on_ack(std::uint64_t offset) {
     die(Error(Errc::kReset, s.error().text()));
     return {};
   }
+  if (linger_ != nullptr) linger_->arm(kLingerMs);
   if (write_blocked_ && end_.send().has_room() && user_ != nullptr) {
     write_blocked_ = false;
     loop_.defer([this, alive = alive_] {
@@ -271,6 +278,10 @@ void Circuit::send_due(bool flush) {
   const auto due = end_.take_due(flush);
   if (due.credit) lane()->send_credit(*this, *due.credit);
   if (due.ack) lane()->send_ack(*this, *due.ack);
+}
+
+void Circuit::on_lane_gone() {
+  const auto gone = std::move(self_);
 }
 
 void Circuit::on_tick() {

@@ -14,6 +14,7 @@
 #include "fabric/end.h"
 #include "lane/attachment.h"
 #include "lane/lane.h"
+#include "loop/loop.h"
 #include "sdk/errors.h"
 #include "tls/session.h"
 #include "wire/messages.h"
@@ -85,7 +86,8 @@ class Circuit final : public lane::Attachment {
   /// RESET, at once; on_circuit_over is not called.
   void abort(wire::ResetCode code);
   /// The user is done but the peer may not be: what was written is delivered, what comes is
-  /// dropped, then the circuit destroys itself. Takes ownership.
+  /// dropped, then the circuit destroys itself; at the latest when nothing was acknowledged for a
+  /// minute, or the lane is gone. Takes ownership.
   static void finish(std::unique_ptr<Circuit> self);
   [[nodiscard]] bool over() const { return over_; }
   /// The name on the peer's verified card.
@@ -100,6 +102,7 @@ class Circuit final : public lane::Attachment {
   Status on_setup_ok(ByteView payload) override;
   void on_setup_err(const wire::SetupErr& err) override;
   void on_reset(const wire::Reset& reset) override;
+  void on_lane_gone() override;
   void on_tick() override;
   bool next_frame(Out& out) override;
 
@@ -123,6 +126,7 @@ class Circuit final : public lane::Attachment {
   CircuitUser* user_ = nullptr;
   std::deque<Bytes> received_;     // ciphertext the session has not seen; at most a window
   std::unique_ptr<Circuit> self_;  // set by finish()
+  std::unique_ptr<loop::Timer> linger_;
   bool open_ = false;
   bool read_end_ = false;
   bool write_blocked_ = false;

@@ -135,7 +135,7 @@ void Engine::on_lane_down(lane::Lane& lane, const Error& why) {
     backoff_ms_ = 0;
   }
   log::info("sdk.offline", {{"router", lane.peer().id()}, {"why", last_error_}});
-  incoming_.clear();
+  while (!incoming_.empty()) incoming_failed(incoming_.begin()->first, why);
   for (auto& [id, binding] : bindings_) {
     binding.bound_as.clear();
     binding.error = Error(Errc::kUnreachable, last_error_, Source::kPeer, true);

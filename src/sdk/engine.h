@@ -113,6 +113,7 @@ class Engine final : public lane::LaneOwner {
     std::uint32_t attempt = 0;
     std::uint64_t binding = 0;
     Caller caller;
+    bool welcomed = false;
     std::unique_ptr<loop::Timer> deadline;
   };
 
@@ -135,6 +136,7 @@ class Engine final : public lane::LaneOwner {
   [[nodiscard]] std::optional<wire::SetupCode> receive_setup(std::uint32_t label, ByteView payload,
                                                              wire::SetupErr& err);
   void answer_caller(std::uint64_t request, std::optional<Error> refused);
+  void tell_gone(std::uint64_t binding, std::uint64_t request, const Caller& caller);
   void incoming_open(std::uint64_t request);
   void incoming_failed(std::uint64_t request, const Error& why);
 

@@ -36,6 +36,15 @@ void Engine::unbind(std::uint64_t id) {
         {wire::Unbind{.service = it->second.bound_as, .instance = it->second.instance}});
   }
   bindings_.erase(it);
+  // Whoever waits for an answer gets one now; another host may have time for it.
+  for (const auto& [request, in] : incoming_) {
+    if (in->binding != id || in->circuit->lane() != nullptr || !online()) continue;
+    lane_->send_setup_err(in->label, {.circuit = in->setup.circuit,
+                                      .attempt = in->attempt,
+                                      .hop = material_.id,
+                                      .code = wire::SetupCode::kNoTerminator,
+                                      .text = {}});
+  }
   std::erase_if(incoming_, [&](const auto& entry) { return entry.second->binding == id; });
 }
 
@@ -192,15 +201,21 @@ std::optional<wire::SetupCode> Engine::receive_setup(std::uint32_t label, ByteVi
   const Caller caller = incoming->caller;
   incoming_.emplace(request, std::move(incoming));
   bound->second.host->on_caller(request, caller,
-                                [this, request, alive = alive_](std::optional<Error> refused) {
-                                  if (*alive) answer_caller(request, std::move(refused));
+                                [this, request, binding = bound->first, caller,
+                                 alive = alive_](std::optional<Error> refused) {
+                                  if (!*alive) return;
+                                  const bool welcome = !refused;
+                                  answer_caller(request, std::move(refused));
+                                  // Too late, or no room: a welcome hears what became of it.
+                                  if (welcome && !incoming_.contains(request))
+                                    tell_gone(binding, request, caller);
                                 });
   return std::nullopt;
 }
 
 void Engine::answer_caller(std::uint64_t request, std::optional<Error> refused) {
   const auto it = incoming_.find(request);
-  if (it == incoming_.end() || lane_ == nullptr) return;
+  if (it == incoming_.end()) return;
   Incoming& in = *it->second;
   if (in.circuit->lane() != nullptr) return;  // answered before
   const wire::SetupErr err{.circuit = in.setup.circuit,
@@ -228,6 +243,7 @@ void Engine::answer_caller(std::uint64_t request, std::optional<Error> refused) 
                                 .card = card_,
                                 .next_expected = 0,
                                 .app_data = {}};
+  in.welcomed = true;
   lane_->send_setup_ok(*in.circuit,
                        wire::encode(wire::SetupOkFrame{.answer = wire::encode(answer)}));
   in.circuit->start();
@@ -255,12 +271,18 @@ void Engine::incoming_failed(std::uint64_t request, const Error& why) {
   log::warn("sdk.caller_failed", {{"caller", it->second->caller.id}, {"why", why.text()}});
   auto in = std::shared_ptr<Incoming>(std::move(it->second));
   incoming_.erase(it);
-  loop_.defer([this, in, request, alive = alive_] {
+  if (in->welcomed) tell_gone(in->binding, request, in->caller);
+  loop_.defer([in] {
     in->deadline.reset();
     in->circuit.reset();
+  });
+}
+
+void Engine::tell_gone(std::uint64_t binding, std::uint64_t request, const Caller& caller) {
+  loop_.defer([this, binding, request, caller, alive = alive_] {
     if (!*alive) return;
-    if (const auto bound = bindings_.find(in->binding); bound != bindings_.end())
-      bound->second.host->on_stream(request, in->caller, nullptr);
+    if (const auto bound = bindings_.find(binding); bound != bindings_.end())
+      bound->second.host->on_stream(request, caller, nullptr);
   });
 }
 

@@ -121,14 +121,18 @@ class FakeController final : public lane::LaneOwner {
   std::vector<wire::Event> events;
   std::vector<wire::Terminator> terminators;
   std::uint64_t acked = 0;
+  bool silent = false;  ///< card requests are not answered
 
   void on_lane_up(lane::Lane& lane, const wire::Hello& hello) override {
     known_[&lane] = hello.state_version;
-    lane.send_control({must(writer_.update_for(hello.state_version, hello.state_hash, now_ms()))});
+    // A reader that is ahead gets everything: the roll-back a test may want.
+    const std::uint64_t version = hello.state_version > writer_.version() ? 0 : hello.state_version;
+    lane.send_control({must(writer_.update_for(version, hello.state_hash, now_ms()))});
     known_[&lane] = writer_.version();
   }
   void on_lane_control(lane::Lane& lane, wire::Control&& m) override {
     if (const auto* r = std::get_if<wire::CardRequest>(&m.member)) {
+      if (silent) return;
       wire::CardReply reply{.request = r->request, .id = r->id, .card = {}, .error = {}};
       const auto it = cards_.find(r->id);
       if (it == cards_.end()) {
