@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Certificates that a thief of nothing could not make: signed with the test network's own CA keys, wrong in one point each."""
+import datetime
+import json
+import re
+import subprocess
+import time
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n?", re.S)
+
+
+def certificates(text):
+    return [x509.load_pem_x509_certificate(p.encode()) for p in PEM.findall(text)]
+
+
+def pem(*certs):
+    return "".join(c.public_bytes(serialization.Encoding.PEM).decode() for c in certs)
+
+
+def key_pem(key):
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()).decode()
+
+
+class Identity:
+    """What an identity file holds."""
+
+    def __init__(self, path):
+        data = json.loads(path.read_text())
+        strip = lambda t: t.removeprefix("pem:")
+        self.key = serialization.load_pem_private_key(strip(data["id"]["key"]).encode(), None)
+        self.chain = certificates(strip(data["id"]["cert"]))
+        self.bundle = certificates(strip(data["id"]["ca"]))
+        self.network = data["sally"]["network"]
+        self.id = data["sally"]["id"]
+
+
+class Forge:
+    def __init__(self, net, device):
+        keys = net.context / "controller/keys"
+        load = lambda name: serialization.load_pem_private_key((keys / name).read_bytes(), None)
+        self.device = Identity(device.identity)
+        self.network = self.device.network
+        self.ca = {}
+        for cert in self.device.bundle:
+            cn = cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value
+            if "Devices" in cn:
+                self.ca["device"] = (cert, load("devices-1.key"))
+            elif "Infrastructure" in cn:
+                self.ca["infrastructure"] = (cert, load("infrastructure-1.key"))
+            else:
+                self.root = cert
+
+    def leaf(self, role="device", name="d-forged", network=None, start=-3600, end=86400, ca=None, is_ca=False, eku=None, uris=None, issuer=None):
+        """(key, certificate). `ca` None: the CA that the role belongs to; "self": self-signed."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        now = datetime.datetime.now(datetime.timezone.utc)
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        if issuer is None:
+            issuer = (None, key) if ca == "self" else self.ca[ca or ("device" if role == "device" else "infrastructure")]
+        issuer_cert, issuer_key = issuer
+        if issuer_cert is None:
+            aki = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
+        else:
+            ski = issuer_cert.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+            aki = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ski)
+        uris = [f"spiffe://{network or self.network}/{role}/{name}"] if uris is None else uris
+        ekus = eku if eku is not None else [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
+        builder = (
+            x509.CertificateBuilder().subject_name(subject).issuer_name(issuer_cert.subject if issuer_cert else subject).public_key(key.public_key())
+            .serial_number(x509.random_serial_number()).not_valid_before(now + datetime.timedelta(seconds=start)).not_valid_after(now + datetime.timedelta(seconds=end))
+            .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+            .add_extension(x509.KeyUsage(digital_signature=not is_ca, content_commitment=False, key_encipherment=False, data_encipherment=False, key_agreement=False,
+                                         key_cert_sign=is_ca, crl_sign=is_ca, encipher_only=False, decipher_only=False), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(aki, critical=False))
+        if ekus:
+            builder = builder.add_extension(x509.ExtendedKeyUsage(ekus), critical=False)
+        if uris:
+            builder = builder.add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(u) for u in uris]), critical=False)
+        return key, builder.sign(issuer_key, hashes.SHA256())
+
+
+class Peer:
+    """One handshake as a TLS client, with whatever chain, by `openssl s_client`; what the other side said."""
+
+    def __init__(self, folder, port, alpn="sally-edge/1", key=None, chain=(), options=()):
+        command = ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-ign_eof", *options]
+        if "-tls1_2" not in options:
+            command.append("-tls1_3")
+        if alpn:
+            command += ["-alpn", alpn]
+        if key is not None:
+            leaf, rest = folder / "leaf.pem", folder / "rest.pem"
+            leaf.write_text(key_pem(key) + pem(chain[0]))
+            command += ["-cert", str(leaf), "-key", str(leaf)]
+            if len(chain) > 1:
+                rest.write_text(pem(*chain[1:]))
+                command += ["-cert_chain", str(rest)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.output = ""
+        until = time.monotonic() + 3
+        # A refused peer's s_client ends by itself; one that was let in is ended by us, once it has had time to be refused.
+        try:
+            self.output, _ = process.communicate(timeout=max(0.1, until - time.monotonic()))
+            self.accepted = False
+        except subprocess.TimeoutExpired:
+            process.kill()
+            self.output, _ = process.communicate()
+            self.accepted = True
+        self.output = self.output.decode(errors="replace")
+        found = re.search(r"alert number (\d+)", self.output)
+        self.alert = int(found.group(1)) if found else None

@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Peers that nobody knows yet may cost little, and never the others: garbage, slow and endless peers on every listener."""
+import json
+import os
+import re
+import socket
+import ssl
+import statistics
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+from forge import Identity, key_pem, pem
+from harness import pids_of, wait_for
+
+
+@pytest.fixture(scope="module")
+def flow(net):
+    """A healthy device's echo flow through the overlay; gives the latencies of round trips, in ms."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def echo(c):
+        try:
+            while data := c.recv(65536):
+                c.sendall(data)
+        except OSError:
+            pass
+
+    def serve():
+        while True:
+            try:
+                c, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=echo, args=(c,), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    server, device = net.device("server"), net.device("pump", ["sensors"])
+    net.expose(listener.getsockname()[1], "plant", server, "#sensors")
+    s = socket.create_connection(("127.0.0.1", device.forward("plant")))
+    s.settimeout(10)
+
+    def measure(seconds):
+        out = []
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            start = time.monotonic()
+            s.sendall(b"x" * 100)
+            got = 0
+            while got < 100:
+                piece = s.recv(100)
+                assert piece, "the healthy flow was cut"
+                got += len(piece)
+            out.append((time.monotonic() - start) * 1000)
+        return out
+
+    yield measure, device
+    s.close()
+    listener.close()
+
+
+def rss_mb(pid):
+    with open(f"/proc/{pid}/status") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("VmRSS")) / 1024
+
+
+def listeners(net):
+    return {"router": net.router_port, "controller": net.port}
+
+
+@contextmanager
+def peers(port, count, first=b""):
+    """`count` raw connections; those the listener refuses are fine."""
+    open_ones = []
+    for _ in range(count):
+        try:
+            s = socket.create_connection(("127.0.0.1", port), timeout=2)
+            s.settimeout(0.5)
+            s.sendall(first)
+            open_ones.append(s)
+        except OSError:
+            pass
+    yield open_ones
+    for s in open_ones:
+        s.close()
+
+
+def closed(s):
+    """True once the other side has ended the connection."""
+    s.setblocking(False)
+    try:
+        while s.recv(65536):
+            pass
+        return True
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+ENDLESS_RECORD = b"\x16\x03\x01\x40\x00" + b"\x01\x00\x3f\xfc" + b"\x00" * 16380
+
+
+@pytest.mark.parametrize("listener", ["router", "controller"])
+@pytest.mark.parametrize("kind", ["garbage", "silent", "slow", "endless"])
+def test_256_strangers_end_at_their_limits_and_nobody_else_notices(net, flow, listener, kind):
+    measure, _ = flow
+    port = listeners(net)[listener]
+    pid = pids_of(net.context)[f"sally-{listener}"][0]
+    before = rss_mb(pid)
+    start = time.monotonic()
+    first = {"garbage": os.urandom(4096), "silent": b"", "slow": b"\x16", "endless": ENDLESS_RECORD}[kind]
+    with peers(port, 256, first) as attackers:
+        stop = threading.Event()
+
+        def feed():
+            while not stop.wait(0.2):
+                for s in attackers:
+                    try:
+                        s.send({"slow": b"\x03", "endless": ENDLESS_RECORD}.get(kind, b""), socket.MSG_DONTWAIT)
+                    except OSError:
+                        pass
+
+        feeder = threading.Thread(target=feed)
+        if kind in ("slow", "endless"):
+            feeder.start()
+        times = measure(2.0)
+        grown = rss_mb(pid) - before
+        wait_for(lambda: all(closed(s) for s in attackers), seconds=max(1.0, 9 - (time.monotonic() - start)), what="all strangers ended")
+        stop.set()
+        if feeder.ident:
+            feeder.join()
+    times.sort()
+    assert times[int(len(times) * 0.99)] < 250, (statistics.median(times), times[-5:])
+    assert grown < 64
+    measure(0.1)  # and the listener still serves
+    assert net.sally("status")[0]["network"]["routers"][0]["online"]
+
+
+def tls(net, identity, folder, port, alpn):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if identity is not None:
+        path = folder / "id.pem"
+        path.write_text(key_pem(identity.key) + pem(*identity.chain))
+        context.load_cert_chain(path)
+    if alpn:
+        context.set_alpn_protocols([alpn])
+    return context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=10))
+
+
+@pytest.mark.parametrize("what,first,code", [("silence", b"", "lane.no_hello"), ("garbage", bytes(range(256)) * 256, "wire."),
+                                             ("ping before hello", bytes(7) + b"\x0a" + bytes(8), "lane.protocol")])
+def test_a_device_that_does_not_speak_the_protocol_loses_its_lane_only(net, flow, tmp_path, what, first, code):
+    measure, device = flow
+    with tls(net, Identity(device.identity), tmp_path, net.router_port, "sally-edge/1") as s:
+        if first:
+            try:
+                s.sendall(first)
+            except OSError:
+                pass
+        s.settimeout(10)
+        try:
+            while s.recv(65536):
+                pass
+        except OSError:
+            pass
+    wait_for(lambda: f"code={code}" in net.log("router"), what=f"{code} in the router's log")
+    measure(0.1)
+
+
+def http(net, raw, folder=None, identity=None, timeout=15):
+    """Sends raw bytes; status codes of the answers that came, in order, and the last body."""
+    with tls(net, identity, folder, net.port, None) as s:
+        s.settimeout(timeout)
+        try:
+            s.sendall(raw)
+        except OSError:
+            pass  # closed early: the answer may still be there
+        data = b""
+        try:
+            while piece := s.recv(65536):
+                data += piece
+        except OSError:
+            pass
+    return [int(h) for h in re.findall(rb"HTTP/1\.1 (\d{3}) ", data)], data.rsplit(b"\r\n\r\n", 1)[-1]
+
+
+def request(method="GET", path="/version", headers=(), body=b""):
+    lines = [f"{method} {path} HTTP/1.1", "Host: x", "Connection: close", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def test_rest_limits_and_shapes(net):
+    assert http(net, request())[0] == [200]
+    cases = {
+        "a header of 20 KiB": (request(headers=["X: " + "a" * 20_000]), {431, 400}),
+        "200 headers": (request(headers=[f"X{i}: 1" for i in range(200)]), {431, 400}),
+        "a body over the cap": (request("POST", "/enroll?method=ott&token=x", ["Content-Length: 2000000"], b"a" * 2_000_000), {413}),
+        "an endless chunked body": (request("POST", "/enroll?method=ott&token=x", ["Transfer-Encoding: chunked"], b"10000\r\n" + b"a" * 65536 + (b"\r\n10000\r\n" + b"a" * 65536) * 40), {413}),
+        "two lengths": (request("POST", "/enroll", ["Content-Length: 1", "Content-Length: 2"], b"ab"), {400}),
+        "length and chunked": (request("POST", "/enroll", ["Content-Length: 4", "Transfer-Encoding: chunked"], b"0\r\n\r\n"), {400}),
+        "a space in the name": (b"GET /version HTTP/1.1\r\nHost : x\r\n\r\n", {400}),
+        "HTTP/3": (b"GET / HTTP/3.0\r\n\r\n", {400, 505}),
+        "garbage": (os.urandom(500).replace(b"\n", b"x") + b"\r\n\r\n", {400}),
+        "dot dot": (request(path="/fleet/v1/../../version"), {401, 404, 400}),
+        "coded dot dot": (request(path="/%2e%2e/%2e%2e/etc/passwd"), {401, 404, 400}),
+        "NUL": (request(path="/version%00"), {404, 400}),
+    }
+    for what, (raw, allowed) in cases.items():
+        statuses, _ = http(net, raw)
+        assert statuses and statuses[0] in allowed, (what, statuses)
+    pipelined = request().replace(b"Connection: close\r\n", b"") * 300
+    statuses, _ = http(net, pipelined[:-4] + b"\r\nConnection: close\r\n\r\n")
+    assert len(statuses) == 300 and set(statuses) == {200}, len(statuses)
+    with tls(net, None, None, net.port, None) as s:  # a head that never ends
+        s.settimeout(20)
+        s.sendall(b"GET / HTTP/1.1\r\n")
+        start = time.monotonic()
+        try:
+            while time.monotonic() - start < 18 and s.recv(1000):
+                pass
+        except OSError:
+            pass
+        assert time.monotonic() - start < 15, "a slow head is served for ever"
+
+
+ROUTES = [("GET", "status"), ("GET", "audit"), ("GET", "audit/verify"), ("GET", "devices"), ("POST", "devices"), ("GET", "devices/x"), ("DELETE", "devices/x"), ("GET", "routers"), ("POST", "routers"),
+          ("GET", "admins"), ("POST", "admins"), ("POST", "devices/x/suspend"), ("POST", "devices/x/activate"), ("PUT", "devices/x/tags"), ("GET", "tokens"), ("POST", "tokens"), ("DELETE", "tokens/x"),
+          ("GET", "services"), ("POST", "services"), ("DELETE", "services/x"), ("POST", "expose"), ("GET", "grants"), ("POST", "grants"), ("DELETE", "grants/x"), ("POST", "deny")]
+
+
+def test_fleet_belongs_to_admins(net, flow, tmp_path):
+    _, device = flow
+    for method, path in ROUTES:
+        raw = request(method, "/fleet/v1/" + path, ["Content-Length: 2", "Content-Type: application/json"], b"{}")
+        statuses, body = http(net, raw)
+        assert statuses == [401] and json.loads(body)["error"]["code"], (method, path, statuses)
+        statuses, body = http(net, raw, tmp_path, Identity(device.identity))
+        assert statuses == [403] and json.loads(body)["error"]["code"], (method, path, statuses)
+
+
+def test_what_an_admin_types_wrong_is_never_a_500(net, flow, tmp_path):
+    admin = Identity(net.context / "admin.json")
+    bombs = [b"", b"{", b"[]", b"null", b"[" * 5000, b'{"name":' * 2000, b'{"name":1}', b'{"name":"' + b"a" * 100_000 + b'"}', b'{"name":"\\u0000"}', b'{"name":"x","tags":"y"}', b'{"name":"x","tags":[1]}',
+             b'{"service":{},"selector":[]}', b'{"name":"\xff\xfe"}', b'{"name":"-x","address":"nowhere","host":["*"]}', b'{"identity":"x","life_s":-1}']
+    for path in ("devices", "routers", "admins", "tokens", "services", "expose", "grants", "deny", "devices/server/suspend/x", "nothing"):
+        for bomb in bombs:
+            statuses, body = http(net, request("POST", "/fleet/v1/" + path, [f"Content-Length: {len(bomb)}", "Content-Type: application/json"], bomb), tmp_path, admin)
+            assert statuses and 400 <= statuses[0] < 500, (path, bomb[:40], statuses, body[:200])
+            assert json.loads(body)["error"]["code"]
+    for method in ("PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "CONNECT"):
+        statuses, _ = http(net, request(method, "/fleet/v1/status"), tmp_path, admin)
+        assert not statuses or statuses[0] < 500 or statuses[0] == 501, (method, statuses)
+
+
+def test_ghsa_q8g9_jc4c_jp6q_parallel_uploads_before_authentication(net, flow):
+    measure, _ = flow
+    pid = pids_of(net.context)["sally-controller"][0]
+    before = rss_mb(pid)
+    piece = b"10000\r\n" + b"a" * 65536 + b"\r\n"
+    results = []
+
+    def upload():
+        results.append(http(net, request("POST", "/enroll?method=ott&token=x", ["Transfer-Encoding: chunked"], piece * 256))[0])
+
+    threads = [threading.Thread(target=upload) for _ in range(64)]
+    for t in threads:
+        t.start()
+    highest = 0.0
+    times = []
+    while any(t.is_alive() for t in threads):
+        times += measure(0.2)
+        highest = max(highest, rss_mb(pid) - before)
+    assert highest < 100, highest
+    assert all(r in ([], [413], [503]) for r in results) and [413] in results, results
+    times.sort()
+    assert times[int(len(times) * 0.99)] < 250
+    assert http(net, request())[0] == [200]
+
+
+def test_a_foreign_admin_is_nobody_here(net, tmp_path):
+    import harness
+    other = harness.Net()
+    try:
+        stranger = Identity(other.context / "admin.json")
+        with pytest.raises(OSError):
+            with tls(net, stranger, tmp_path, net.port, None) as s:
+                s.sendall(request("GET", "/fleet/v1/devices"))
+                if not s.recv(100):
+                    raise ConnectionResetError
+    finally:
+        other.close()
+
+
+def test_the_agents_socket(flow):
+    _, device = flow
+    path = device.dir / "agent.sock"
+    assert path.stat().st_mode & 0o777 == 0o600
+    idle = []
+    for _ in range(100):
+        s = socket.socket(socket.AF_UNIX)
+        s.settimeout(1)
+        try:
+            s.connect(str(path))
+            idle.append(s)
+        except OSError:
+            pass
+    for s in idle:
+        s.close()
+    for line in (b"\n", b"{}\n", b"[]\n", b'{"request":"nothing"}\n', b'{"request":"forward"}\n', b"\xff\xfe\n", b"a" * 200_000):
+        s = socket.socket(socket.AF_UNIX)
+        s.settimeout(12)
+        s.connect(str(path))
+        try:
+            s.sendall(line)
+            answer = s.recv(4096)
+            assert not answer or "error" in json.loads(answer)
+        except OSError:
+            pass
+        s.close()
+    wait_for(lambda: device.status().get("online"), what="the agent still answers")
