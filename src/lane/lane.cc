@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <span>
 #include <utility>
 
 #include "base/check.h"
@@ -19,10 +18,6 @@ constexpr std::size_t kPauseControlBytes = 256 * 1024;
 constexpr std::size_t kMaxControlBytes = 16 * 1024 * 1024;
 constexpr std::int64_t kTickMs = 20;
 constexpr std::uint64_t kTokenMask = wire::kMaxOffset;
-
-std::span<const std::uint8_t, wire::kFrameHeaderSize> header_bytes(ByteView in) {
-  return in.first<wire::kFrameHeaderSize>();
-}
 
 }  // namespace
 
@@ -74,6 +69,7 @@ Lane::Lane(loop::Loop& loop, ChunkPool& pool, std::unique_ptr<tls::Stream> strea
       stream_(std::move(stream)),
       owner_(owner),
       options_(std::move(options)),
+      frames_(pool),
       labels_(options_.max_labels),
       draining_(std::make_unique<Draining>()),
       probe_timer_(loop.timers(), [this] { on_probe_timer(); }),
@@ -385,82 +381,14 @@ void Lane::on_readable() {
   if (n == 0 || closing_ || down_) return;
   chunk->end = static_cast<std::uint32_t>(n);
   heard_ms_ = loop_.now_ms();
-  parse(chunk);
-}
-
-// False when the lane is closing.
-bool Lane::parse(ChunkPtr& chunk) {
-  while (chunk != nullptr && chunk->size() != 0) {
-    if (partial_ != nullptr) {
-      // A frame never exceeds a chunk: header and payload are at most one record.
-      const auto want = [&]() -> std::size_t {
-        if (partial_->size() < wire::kFrameHeaderSize)
-          return wire::kFrameHeaderSize - partial_->size();
-        const auto length =
-            static_cast<std::size_t>(get_little(partial_->data + partial_->begin + 4, 3));
-        return wire::kFrameHeaderSize + length - partial_->size();
-      };
-      for (int step = 0; step < 2; ++step) {
-        const std::size_t take = std::min(want(), chunk->size());
-        partial_->append(chunk->view().first(take));
-        chunk->begin += static_cast<std::uint32_t>(take);
-        if (want() != 0) {
-          if (chunk->size() == 0) return true;
-          continue;
-        }
-        if (partial_->size() == wire::kFrameHeaderSize && step == 0) {
-          // The header is complete: refuse a bad one before its payload is awaited.
-          const auto header = wire::decode_header(header_bytes(partial_->view()));
-          if (!header) {
-            close(header.error());
-            return false;
-          }
-          if (header->length != 0) continue;
-        }
-        break;
-      }
-      if (want() != 0) return true;
-      ChunkPtr frame = std::move(partial_);
-      const auto header = wire::decode_header(header_bytes(frame->view()));
-      if (!header) {
-        close(header.error());
-        return false;
-      }
-      frame->begin += wire::kFrameHeaderSize;
-      if (!take_frame(*header, frame->view(), &frame)) return false;
-      continue;
-    }
-    if (chunk->size() < wire::kFrameHeaderSize) {
-      partial_ = pool_.get();
-      partial_->begin = partial_->end = 0;
-      partial_->append(chunk->view());
-      return true;
-    }
-    const auto header = wire::decode_header(header_bytes(chunk->view()));
-    if (!header) {
-      close(header.error());
-      return false;
-    }
-    const std::size_t whole = wire::kFrameHeaderSize + header->length;
-    if (chunk->size() < whole) {
-      partial_ = pool_.get();
-      partial_->begin = partial_->end = 0;
-      partial_->append(chunk->view());
-      return true;
-    }
-    const bool last = chunk->size() == whole;
-    const ByteView payload = chunk->view().subspan(wire::kFrameHeaderSize, header->length);
-    chunk->begin += wire::kFrameHeaderSize;
-    if (!take_frame(*header, payload, last ? &chunk : nullptr)) return false;
-    if (last) return true;
-    chunk->begin += header->length;
+  frames_.feed(std::move(chunk));
+  while (!closing_ && !down_) {
+    const auto frame = frames_.next();
+    if (!frame) return close(frame.error());
+    if (!*frame) return;
+    if (const Status s = dispatch((*frame)->header, (*frame)->payload, (*frame)->whole); !s)
+      close(s.error());
   }
-  return true;
-}
-
-bool Lane::take_frame(const wire::FrameHeader& header, ByteView payload, ChunkPtr* whole) {
-  if (const Status s = dispatch(header, payload, whole); !s) close(s.error());
-  return !closing_ && !down_;
 }
 
 Status Lane::dispatch(const wire::FrameHeader& header, ByteView payload, ChunkPtr* whole) {

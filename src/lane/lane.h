@@ -13,6 +13,7 @@
 #include "fabric/scheduler.h"
 #include "lane/attachment.h"
 #include "lane/errors.h"
+#include "lane/frame_reader.h"
 #include "loop/loop.h"
 #include "tls/stream.h"
 #include "wire/frame.h"
@@ -115,8 +116,6 @@ class Lane final : public tls::StreamHandler {
   void pump();
   bool write_pending();
   void fill_record();
-  bool parse(ChunkPtr& chunk);
-  bool take_frame(const wire::FrameHeader& header, ByteView payload, ChunkPtr* whole);
   Status dispatch(const wire::FrameHeader& header, ByteView payload, ChunkPtr* whole);
   Status dispatch_lane(const wire::FrameHeader& header, ByteView payload);
   Status dispatch_circuit(const wire::FrameHeader& header, ByteView payload, ChunkPtr* whole);
@@ -134,6 +133,7 @@ class Lane final : public tls::StreamHandler {
   LaneOwner& owner_;
   LaneOptions options_;
 
+  FrameReader frames_;
   fabric::LabelTable<Attachment> labels_;
   fabric::DeficitRoundRobin ring_;
   std::unique_ptr<Draining> draining_;
@@ -149,8 +149,7 @@ class Lane final : public tls::StreamHandler {
   bool pump_scheduled_ = false;
   bool reading_paused_ = false;
 
-  // In: a frame that spans records, and a control message that spans frames.
-  ChunkPtr partial_;
+  // A control message that spans frames.
   Bytes control_in_;
 
   loop::Timer probe_timer_;
