@@ -26,6 +26,7 @@ constexpr int kDialMs = 10'000;
 bool pump_stdio(int fd) {
   std::uint8_t buffer[65'536];
   bool in_open = true;
+  bool out_open = true;
   const auto write_all = [](int to, const std::uint8_t* data, std::size_t n) {
     while (n > 0) {
       const ssize_t w = ::write(to, data, n);
@@ -36,8 +37,9 @@ bool pump_stdio(int fd) {
     }
     return true;
   };
-  for (;;) {
-    pollfd fds[2] = {{.fd = fd, .events = POLLIN, .revents = 0},
+  while (in_open || out_open) {
+    // Without POLLIN it still tells when the stream is gone.
+    pollfd fds[2] = {{.fd = fd, .events = static_cast<short>(out_open ? POLLIN : 0), .revents = 0},
                      {.fd = in_open ? STDIN_FILENO : -1, .events = POLLIN, .revents = 0}};
     if (::poll(fds, 2, -1) < 0) {
       if (errno == EINTR) continue;
@@ -52,14 +54,19 @@ bool pump_stdio(int fd) {
         return false;
       }
     }
-    if (fds[0].revents != 0) {
-      const ssize_t n = ::read(fd, buffer, sizeof buffer);
-      if (n < 0) return false;
-      // The service has ended: what is still typed has nowhere to go.
-      if (n == 0) return true;
-      if (!write_all(STDOUT_FILENO, buffer, static_cast<std::size_t>(n))) return true;
+    if (fds[0].revents == 0) continue;
+    if (!out_open) return !in_open;
+    const ssize_t n = ::read(fd, buffer, sizeof buffer);
+    if (n < 0) return false;
+    if (n == 0) {
+      out_open = false;
+      // Who sits at a terminal is not kept waiting for the end of what nobody types.
+      if (::isatty(STDIN_FILENO) == 1) return true;
+    } else if (!write_all(STDOUT_FILENO, buffer, static_cast<std::size_t>(n))) {
+      return true;
     }
   }
+  return true;
 }
 
 }  // namespace

@@ -26,6 +26,7 @@ Circuit::Circuit(loop::Loop& loop, Role role, CircuitId id, std::unique_ptr<tls:
 
 Circuit::~Circuit() {
   *alive_ = false;
+  if (opening_.lingering != nullptr) opening_.lingering->erase(this);
 }
 
 // ---- opening
@@ -188,6 +189,7 @@ void Circuit::finish(std::unique_ptr<Circuit> self) {
   if (c.over_) return;
   if (c.lane() == nullptr && !c.end_.finished()) return;  // nowhere to deliver to
   c.self_ = std::move(self);
+  c.opening_.lingering->insert(&c);
   c.linger_ = std::make_unique<loop::Timer>(
       c.loop_.timers(), [&c] { c.die(Error(Errc::kTimeout, "the peer neither reads nor ends")); });
   c.linger_->arm(kLingerMs);

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "base/bytes.h"
@@ -54,6 +55,8 @@ class Circuit final : public lane::Attachment {
     std::function<void(Circuit&)> on_open;
     /// Both: it failed before that.
     std::function<void(Circuit&, const Error&)> on_failed;
+    /// Where circuits are listed between finish() and their end.
+    std::shared_ptr<std::set<Circuit*>> lingering;
   };
 
   Circuit(loop::Loop& loop, Role role, CircuitId id, std::unique_ptr<tls::Session> session,
@@ -90,6 +93,8 @@ class Circuit final : public lane::Attachment {
   /// minute, or the lane is gone. Takes ownership.
   static void finish(std::unique_ptr<Circuit> self);
   [[nodiscard]] bool over() const { return over_; }
+  /// After finish(): the peer has all we wrote, or never will.
+  [[nodiscard]] bool delivered() const { return over_ || end_.send().fin_acked(); }
   /// The name on the peer's verified card.
   [[nodiscard]] const std::string& peer_name() const { return peer_name_; }
   void set_peer_name(std::string name) { peer_name_ = std::move(name); }

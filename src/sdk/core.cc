@@ -1,10 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sdk/core.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
 namespace sally::sdk {
+namespace {
+
+// How long sally_close lets closed streams deliver.
+constexpr std::chrono::seconds kDrain{3};
+
+}  // namespace
 
 Core::Core(Material material, sally_options options)
     : options_(options),
@@ -32,7 +39,25 @@ void Core::run() {
   for (int i = 0; i < 8; ++i) loop_.run_once(false);
 }
 
+// Waits until what closed streams had written is with their peers, for kDrain at most.
+void Core::drain() {
+  const auto until = std::chrono::steady_clock::now() + kDrain;
+  const auto busy = [this] {
+    bool yes = false;
+    (void)call([this, &yes] {
+      yes = engine_->delivering() ||
+            (engine_->online() &&
+             std::ranges::any_of(streams_, [](const auto& s) { return s.second->closing(); }));
+      return static_cast<int>(SALLY_OK);
+    });
+    return yes;
+  };
+  while (busy() && std::chrono::steady_clock::now() < until)
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+}
+
 void Core::shutdown() {
+  drain();
   {
     const std::lock_guard lock(mutex_);
     if (std::exchange(closed_, true)) return;

@@ -80,6 +80,7 @@ class Core : public std::enable_shared_from_this<Core> {
  private:
   static int closed_error() { return record_error(SALLY_E_CLOSED, "the context is closed"); }
   void run();
+  void drain();
   void on_event(Event event, const std::string& text);
 
   sally_options options_;

@@ -39,6 +39,11 @@ Engine::~Engine() {
   incoming_.clear();
 }
 
+bool Engine::delivering() const {
+  return online() &&
+         std::ranges::any_of(*lingering_, [](const Circuit* c) { return !c->delivered(); });
+}
+
 void Engine::start() {
   tls::ContextOptions lane{.side = tls::Side::kClient,
                            .chain = {material_.chain.front()},
@@ -299,7 +304,8 @@ void Engine::begin_dial(Dial& dial, const KnownService* service) {
             d.circuit->set_peer_name((*d.host_card)->name);
             end_dial(id, std::move(d.circuit));
           },
-      .on_failed = [this, id](Circuit&, const Error& why) { end_dial(id, fail(why)); }};
+      .on_failed = [this, id](Circuit&, const Error& why) { end_dial(id, fail(why)); },
+      .lingering = lingering_};
   dial.circuit = std::make_unique<Circuit>(loop_, Circuit::Role::kDialer, circuit_id,
                                            std::move(*session), std::move(opening));
   if (!lane_->attach(*dial.circuit))

@@ -85,6 +85,8 @@ class Engine final : public lane::LaneOwner {
   [[nodiscard]] const lane::Lane* lane() const { return lane_.get(); }
   [[nodiscard]] const std::string& last_error() const { return last_error_; }
   [[nodiscard]] std::int64_t since_ms() const { return since_ms_; }
+  /// True while streams that the program gave back still have something to deliver.
+  [[nodiscard]] bool delivering() const;
   [[nodiscard]] const Material& material() const { return material_; }
 
   // lane::LaneOwner
@@ -169,6 +171,7 @@ class Engine final : public lane::LaneOwner {
   std::map<std::uint64_t, Binding> bindings_;
   std::map<std::uint64_t, std::unique_ptr<Incoming>> incoming_;
   trust::SeenCircuits seen_{16'384};
+  std::shared_ptr<std::set<Circuit*>> lingering_ = std::make_shared<std::set<Circuit*>>();
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

@@ -192,7 +192,8 @@ std::optional<wire::SetupCode> Engine::receive_setup(std::uint32_t label, ByteVi
           },
           .on_open = [this, request](Circuit&) { incoming_open(request); },
           .on_failed = [this, request](Circuit&,
-                                       const Error& why) { incoming_failed(request, why); }});
+                                       const Error& why) { incoming_failed(request, why); },
+          .lingering = lingering_});
   incoming->circuit->set_peer_name(incoming->caller.name);
   incoming->deadline = std::make_unique<loop::Timer>(loop_.timers(), [this, request] {
     incoming_failed(request, Error(Errc::kTimeout, "the caller did not finish its handshake"));

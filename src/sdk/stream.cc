@@ -159,6 +159,11 @@ std::unique_ptr<Circuit> BlockingStream::detach(Bytes& read_ahead) {
   return std::move(circuit_);
 }
 
+bool BlockingStream::closing() {
+  const std::lock_guard lock(mutex_);
+  return closed_ && !error_;
+}
+
 void BlockingStream::fail_with(Error why) {
   const std::lock_guard lock(mutex_);
   if (!error_) error_ = std::move(why);

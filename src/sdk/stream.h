@@ -41,6 +41,8 @@ class BlockingStream final : public CircuitUser,
   /// [loop] The circuit and what was read ahead, for a pump; the stream is over. Null when it is
   /// over already.
   std::unique_ptr<Circuit> detach(Bytes& read_ahead);
+  /// [loop] close() was called, and what was written before is not with the circuit yet.
+  [[nodiscard]] bool closing();
   /// [loop] The context ends.
   void context_closed();
 

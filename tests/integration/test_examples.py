@@ -53,6 +53,43 @@ def test_twenty_clients_at_once(echo):
         assert all(pool.map(one, range(20)))
 
 
+def test_nothing_written_is_lost_when_the_program_ends_at_once(net, echo, tmp_path):
+    """`sally connect` with a service that ends first: all of a large input is there before the process is gone."""
+    import hashlib as h
+    import socket
+    import threading
+    listener = socket.create_server(("127.0.0.1", 0))
+    got = h.sha256()
+    done = threading.Event()
+
+    def serve():
+        while not done.is_set():
+            c, _ = listener.accept()
+            c.shutdown(socket.SHUT_WR)
+            total = 0
+            try:
+                while data := c.recv(65536):
+                    got.update(data)
+                    total += len(data)
+            except OSError:
+                pass
+            if total:
+                done.set()
+
+    threading.Thread(target=serve, daemon=True).start()
+    sink = net.device("sink", [])
+    net.expose(listener.getsockname()[1], "sink", sink, "#people")
+    _, me = echo
+    data = os.urandom(600_000)
+    with subprocess.Popen([BIN / "sally", "connect", "sink", "--dir", me.dir], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as run:
+        run.stdin.write(data)
+        run.stdin.close()
+        assert run.wait(20) == 0
+    assert done.wait(10)
+    assert got.digest() == h.sha256(data).digest()
+    listener.close()
+
+
 def test_what_goes_wrong_is_named(net, echo, tmp_path):
     _, me = echo
     run = client("echo-client", me.identity, "nothing")
