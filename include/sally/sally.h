@@ -88,7 +88,8 @@ typedef struct sally_options {
 
 /* Reads the identity and starts to connect; returns before it is connected. */
 SALLY_API int sally_open(const sally_options* options, sally_context** out);
-/* Blocks until a router has accepted the identity. SALLY_E_TIMEOUT, SALLY_E_DENIED. */
+/* Blocks until a router has accepted the identity. SALLY_E_UNREACHABLE when none did in time,
+ * SALLY_E_DENIED. */
 SALLY_API int sally_wait_online(sally_context* ctx, int timeout_ms);
 /* Ends everything of the context: what closed streams had written is delivered first (3 s at most),
  * open ones read SALLY_E_CLOSED from then on. Blocks. */

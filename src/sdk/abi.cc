@@ -87,7 +87,8 @@ int sally_open(const sally_options* options, sally_context** out) {
 
 int sally_wait_online(sally_context* ctx, int timeout_ms) {
   if (ctx == nullptr) return bad_argument("no context");
-  return guarded([&] { return ctx->core->wait_online(timeout_ms); });
+  // A reference of its own: the context may be closed while we wait.
+  return guarded([core = ctx->core, timeout_ms] { return core->wait_online(timeout_ms); });
 }
 
 void sally_close(sally_context* ctx) {
@@ -262,7 +263,7 @@ int sally_stream_attach(sally_stream* stream, int fd, void (*done)(void* user, i
     if (set_nonblocking(fd) < 0) return record_error(SALLY_E_ARGUMENT, "not a descriptor");
     const std::unique_ptr<sally_stream> handle(stream);
     const auto core = handle->core;
-    return core->call([core, s = handle->stream, fd, done, user] {
+    const int code = core->call([core, s = handle->stream, fd, done, user] {
       loop::Fd owned(fd);
       Bytes first;
       auto circuit = s->detach(first);
@@ -270,6 +271,8 @@ int sally_stream_attach(sally_stream* stream, int fd, void (*done)(void* user, i
       core->pump(std::move(circuit), std::move(owned), std::move(first), done, user);
       return static_cast<int>(SALLY_OK);
     });
+    if (code == SALLY_E_CLOSED) loop::Fd(fd).reset();  // it was ours, and the call did not run
+    return code;
   });
 }
 
@@ -332,6 +335,7 @@ void sally_listener_close(sally_listener* listener) {
   (void)listener->core->call([core = listener->core, state = listener->state] {
     core->engine().unbind(state->binding);
     core->listeners.erase(state->binding);
+    state->give_back_tokens();
     return static_cast<int>(SALLY_OK);
   });
   listener->state->close();
@@ -347,8 +351,14 @@ void sally_request_accept(sally_request* request, void* token) {
   const auto core = request->core;
   (void)core->post([owned = std::unique_ptr<sally_request>(request), token]() mutable {
     if (!owned->core->alive()) return;
-    if (const auto state = owned->state.lock()) state->set_token(owned->number, token);
-    owned->answer(std::nullopt);
+    const auto state = owned->state.lock();
+    if (state == nullptr) return;
+    state->set_token(owned->number, token);
+    if (owned->core->listeners.contains(state->binding)) {
+      owned->answer(std::nullopt);
+    } else {
+      state->give_back_tokens();
+    }
   });
 }
 

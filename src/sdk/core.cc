@@ -32,7 +32,10 @@ void Core::run() {
   loop_.defer([this] { engine_->start(); });
   loop_.run();
   for (auto& [key, stream] : std::exchange(streams_, {})) stream->context_closed();
-  for (auto& [id, listener] : std::exchange(listeners, {})) listener->close();
+  for (auto& [id, listener] : std::exchange(listeners, {})) {
+    listener->give_back_tokens();
+    listener->close();
+  }
   pumps_.clear();
   engine_.reset();
   // Calls that were posted before the end get their answers; deferred deletions run.
@@ -144,6 +147,12 @@ void Core::pump(std::unique_ptr<Circuit> circuit, loop::Fd fd, Bytes first,
 
 ListenerState::~ListenerState() {
   close();
+}
+
+void ListenerState::give_back_tokens() {
+  for (const auto& [request, token] : std::exchange(tokens_, {})) {
+    if (options_.on_stream != nullptr) options_.on_stream(options_.user, nullptr, token);
+  }
 }
 
 void ListenerState::close() {

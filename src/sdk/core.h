@@ -114,6 +114,8 @@ class ListenerState final : public Host {
                  std::unique_ptr<Circuit> circuit) override;
   /// [loop]
   void set_token(std::uint64_t request, void* token) { tokens_[request] = token; }
+  /// [loop] The binding is over: whoever was let in will not come any more.
+  void give_back_tokens();
 
   std::uint64_t binding = 0;
 

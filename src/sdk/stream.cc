@@ -18,6 +18,8 @@ void BlockingStream::start() {
   circuit_->set_user(*this);
 }
 
+// With the lock held, as dead_ is set: nothing is left in the mailbox of a loop that has ended,
+// where it would keep the context, and with it the loop, for ever.
 template <typename F>
 void BlockingStream::on_loop(F f) {
   if (dead_) return;
@@ -71,23 +73,20 @@ Status BlockingStream::write(ByteView data) {
 }
 
 void BlockingStream::shutdown_write() {
-  {
-    const std::lock_guard lock(mutex_);
-    out_ended_ = true;
-  }
+  const std::lock_guard lock(mutex_);
+  out_ended_ = true;
   on_loop([](BlockingStream& s) { s.push(); });
 }
 
 void BlockingStream::close() {
-  {
-    const std::lock_guard lock(mutex_);
-    out_ended_ = true;
-    closed_ = true;
-  }
+  const std::lock_guard lock(mutex_);
+  out_ended_ = true;
+  closed_ = true;
   on_loop([](BlockingStream& s) { s.push(); });
 }
 
 void BlockingStream::reset() {
+  const std::lock_guard lock(mutex_);
   on_loop([](BlockingStream& s) {
     if (s.circuit_ != nullptr) s.circuit_->abort(wire::ResetCode::kClosed);
     s.drop();
@@ -156,7 +155,9 @@ std::unique_ptr<Circuit> BlockingStream::detach(Bytes& read_ahead) {
   if (circuit_ == nullptr || error_) return nullptr;
   read_ahead.assign(in_.begin() + static_cast<std::ptrdiff_t>(in_at_), in_.end());
   error_ = Error(Errc::kClosed, "the stream was attached to a descriptor", Source::kLocal);
-  return std::move(circuit_);
+  auto circuit = std::move(circuit_);
+  drop();
+  return circuit;
 }
 
 bool BlockingStream::closing() {
@@ -171,7 +172,10 @@ void BlockingStream::fail_with(Error why) {
 }
 
 void BlockingStream::context_closed() {
-  dead_ = true;
+  {
+    const std::lock_guard lock(mutex_);
+    dead_ = true;
+  }
   drop_ = nullptr;
   fail_with(Error(Errc::kClosed, "the context was closed", Source::kLocal));
   circuit_.reset();
