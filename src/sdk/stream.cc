@@ -151,10 +151,12 @@ void BlockingStream::push() {
 }
 
 std::unique_ptr<Circuit> BlockingStream::detach(Bytes& read_ahead) {
-  const std::lock_guard lock(mutex_);
-  if (circuit_ == nullptr || error_) return nullptr;
-  read_ahead.assign(in_.begin() + static_cast<std::ptrdiff_t>(in_at_), in_.end());
-  error_ = Error(Errc::kClosed, "the stream was attached to a descriptor", Source::kLocal);
+  {
+    const std::lock_guard lock(mutex_);
+    if (circuit_ == nullptr || error_) return nullptr;
+    read_ahead.assign(in_.begin() + static_cast<std::ptrdiff_t>(in_at_), in_.end());
+    error_ = Error(Errc::kClosed, "the stream was attached to a descriptor", Source::kLocal);
+  }
   auto circuit = std::move(circuit_);
   drop();
   return circuit;
@@ -189,6 +191,10 @@ void BlockingStream::on_circuit_over(const Error& why) {
 }
 
 void BlockingStream::drop() {
+  {
+    const std::lock_guard lock(mutex_);
+    dead_ = true;
+  }
   circuit_.reset();
   if (drop_) std::exchange(drop_, nullptr)(*this);
 }

@@ -65,7 +65,7 @@ class BlockingStream final : public CircuitUser,
   std::function<void(BlockingStream&)> drop_;
   bool pulling_ = false;  // the loop's: a reader has asked at least once
 
-  bool dead_ = false;  // the loop is gone: nothing is posted any more
+  bool dead_ = false;  // circuit or loop are gone: nothing is posted any more
 
   std::mutex mutex_;
   std::condition_variable changed_;
