@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The compatible client API as far as enrolment needs it: spec/client-api.md chapters 1 and 2.
+// The compatible client API as far as enrolment needs it: docs/compatible-enrolment.md.
 #include "api/call.h"
 #include "base/log.h"
 #include "base/text.h"
@@ -62,8 +62,8 @@ Response cacerts(const Deps& d, const Request& request, bool prefixed) {
   Response r;
   r.headers.emplace_back("content-type", "application/pkcs7-mime");
   r.headers.emplace_back("content-transfer-encoding", "base64");
-  // Clients disagree (spec/est-clients.md): lines of 64 without a final LF here, one line with it
-  // at the root.
+  // Clients disagree (docs/compatible-enrolment.md): lines of 64 without a final LF here, one line
+  // with it at the root.
   if (prefixed || request.header("user-agent").starts_with("libest")) {
     for (std::size_t i = 0; i < one_line.size(); i += 64) {
       if (i != 0) r.body += '\n';

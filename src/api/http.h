@@ -42,8 +42,8 @@ struct Response {
   std::string body;
 };
 
-/// Pairs split at '&', then at the first '='; percent-decoded, '+' is a space (spec/client-api.md
-/// H17).
+/// Pairs split at '&', then at the first '='; percent-decoded, '+' is a space
+/// (docs/compatible-enrolment.md H17).
 std::vector<std::pair<std::string, std::string>> parse_query(std::string_view query);
 std::optional<std::string> query_value(std::string_view query, std::string_view name);
 /// Percent-decoded without duplicate slashes and without a trailing one; nullopt for bad escapes

@@ -9,7 +9,7 @@
 
 namespace sally::cli {
 
-/// Exit codes, stable (docs: product.md "Command line").
+/// Exit codes, stable (README.md).
 enum Exit : std::uint8_t {
   kOk = 0,
   kFailed = 1,

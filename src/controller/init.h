@@ -32,7 +32,7 @@ struct InitOptions {
   std::string router_identity;  ///< file to write
   std::string admin_name = "root";
   std::string admin_identity;  ///< file to write
-  /// kRsa where C SDKs on mbedTLS must enrol (spec/client-api.md H6).
+  /// kRsa where C SDKs on mbedTLS must enrol (docs/compatible-enrolment.md H6).
   crypto::KeyType rest_key = crypto::KeyType::kP256;
 };
 
@@ -46,8 +46,8 @@ struct InitResult {
 
 /// Makes a network: root, issuing CAs, signer, REST certificate, first router, first admin. Built
 /// beside and renamed, so that a half-made folder is never taken for a network. Identity files have
-/// the compatible form (spec/client-api.md 2.5) and one more member: "sally": {network, id, name,
-/// kind, controller, routers}.
+/// the compatible form (docs/compatible-enrolment.md) and one more member: "sally": {network, id,
+/// name, kind, controller, routers}.
 Result<InitResult> init_network(const InitOptions& options, const Clock& clock, Random& random);
 
 }  // namespace sally::controller

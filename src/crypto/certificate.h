@@ -109,7 +109,7 @@ class Certificate {
 
 /// The PEM blocks one after the other.
 std::string to_pem(const std::vector<Certificate>& list);
-/// A certificates-only PKCS#7 in DER, in the order given (spec/client-api.md 2.2).
+/// A certificates-only PKCS#7 in DER, in the order given (docs/compatible-enrolment.md).
 Bytes to_pkcs7(const std::vector<Certificate>& list);
 
 }  // namespace sally::crypto

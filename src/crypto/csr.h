@@ -17,8 +17,8 @@ struct Csr {
 };
 
 /// PEM ("CERTIFICATE REQUEST" or "NEW CERTIFICATE REQUEST") or DER, self-signature verified. Reads
-/// also the unclean DER of older C SDKs (spec/client-api.md 2.3). kMalformed, kTooLarge, kWeakKey,
-/// kUnsupportedKey, kBadSignature, kUnknownCritical.
+/// also the unclean DER of older C SDKs (docs/compatible-enrolment.md). kMalformed, kTooLarge,
+/// kWeakKey, kUnsupportedKey, kBadSignature, kUnknownCritical.
 Result<Csr> parse_csr(ByteView text_or_der);
 inline Result<Csr> parse_csr(std::string_view text) {
   return parse_csr(as_bytes(text));

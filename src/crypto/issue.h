@@ -12,7 +12,7 @@
 
 namespace sally::crypto {
 
-/// Everything a certificate of ours contains besides keys; the profiles of pki.md fill it.
+/// Everything a certificate of ours contains besides keys; the profiles of docs/pki.md fill it.
 struct CertSpec {
   std::string organization;  ///< empty = no O
   std::string common_name;

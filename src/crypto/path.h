@@ -52,11 +52,11 @@ struct VerifiedPath {
   std::string id;
 };
 
-/// RFC 5280 path validation at `now_s`, then our profile (pki.md): leaf is no CA, digitalSignature,
-/// EKU for the purpose, exactly one identity URI of the expected network, role allowed here and by
-/// its issuing CA (only a CA with the signer EKU issues anything but devices). `presented` are the
-/// certificates a peer sent after its leaf: candidates, nothing more. An own Errc for every
-/// failure; the peer must not learn which one.
+/// RFC 5280 path validation at `now_s`, then our profile (docs/pki.md): leaf is no CA,
+/// digitalSignature, EKU for the purpose, exactly one identity URI of the expected network, role
+/// allowed here and by its issuing CA (only a CA with the signer EKU issues anything but devices).
+/// `presented` are the certificates a peer sent after its leaf: candidates, nothing more. An own
+/// Errc for every failure; the peer must not learn which one.
 Result<VerifiedPath> validate_path(const Certificate& leaf,
                                    const std::vector<Certificate>& presented,
                                    const PathPolicy& policy);

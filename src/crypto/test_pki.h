@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// For tests of every folder above crypto/: a small hierarchy with the profiles of pki.md. Aborts on
-// failure.
+// For tests of every folder above crypto/: a small hierarchy with the profiles of docs/pki.md.
+// Aborts on failure.
 #include <cstdlib>
 #include <string>
 #include <utility>

@@ -69,8 +69,8 @@ std::string_view reason_phrase(int status);
 std::optional<std::string> percent_decode(std::string_view text, bool plus = false);
 /// Everything but RFC 3986 unreserved characters.
 std::string percent_encode(std::string_view text);
-/// Raw query: pairs at '&', then at the first '=' (spec/client-api.md H17), both decoded; broken
-/// pairs are skipped.
+/// Raw query: pairs at '&', then at the first '=' (docs/compatible-enrolment.md H17), both decoded;
+/// broken pairs are skipped.
 std::vector<std::pair<std::string, std::string>> parse_query(std::string_view raw);
 
 /// https://host[:port][/path][?query]; no user, no fragment.

@@ -20,7 +20,7 @@ bool token_text(std::string_view value) {
 }
 
 /// Status line, fields and body in one buffer: the head leaves in one TLS record
-/// (spec/client-api.md H16).
+/// (docs/compatible-enrolment.md H16).
 std::string serialise(const Response& r, const Headers& extra, bool head_only, bool close) {
   std::string out = "HTTP/1.1 " + std::to_string(r.status) + " ";
   out += reason_phrase(r.status);

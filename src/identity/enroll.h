@@ -26,11 +26,11 @@ class Enrolling {
 };
 using OnEnrolled = std::move_only_function<void(Result<Identity>)>;
 
-/// One-time token to identity, trust first (spec/client-api.md 2.2): capture the controller's leaf;
-/// verify the token's signature with that leaf's key and its end; fetch the roots over a connection
-/// pinned to that leaf, which must contain the root the token names; send the request over a
-/// connection verified by those roots, network, role and host name; check that what comes back is
-/// for our key and the token's subject. `done` runs once, never from inside this function.
+/// One-time token to identity, trust first (docs/compatible-enrolment.md): capture the controller's
+/// leaf; verify the token's signature with that leaf's key and its end; fetch the roots over a
+/// connection pinned to that leaf, which must contain the root the token names; send the request
+/// over a connection verified by those roots, network, role and host name; check that what comes
+/// back is for our key and the token's subject. `done` runs once, never from inside this function.
 std::unique_ptr<Enrolling> enroll(loop::Loop& loop, const std::string& token, EnrollOptions options,
                                   OnEnrolled done);
 /// The same for plain synchronous callers.

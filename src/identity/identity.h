@@ -43,7 +43,7 @@ struct Identity {
                                                    const Clock* clock = nullptr) const;
 };
 
-/// spec/client-api.md 2.5 in the C form, plus "sally": {network, id, name, kind, controller,
+/// docs/compatible-enrolment.md, plus "sally": {network, id, name, kind, controller,
 /// routers, card}. Holds the private key: wipe it.
 Result<std::string> to_json(const Identity& identity);
 /// Total. Accepts the forms of other clients too ("pem:", "file:///path", ztAPI with a path).

@@ -15,8 +15,8 @@
 
 namespace sally::identity {
 
-/// A one-time enrolment token (spec/client-api.md 2.1), taken apart. Nothing in it is believed
-/// before `verify_token`.
+/// A one-time enrolment token (docs/compatible-enrolment.md), taken apart. Nothing in it is
+/// believed before `verify_token`.
 struct Token {
   std::string text;    ///< the JWT as given, trimmed
   std::string issuer;  ///< controller URL, without a trailing slash

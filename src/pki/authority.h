@@ -17,7 +17,7 @@
 
 namespace sally::pki {
 
-/// What a certificate is for; its fields are fixed by pki.md and by nothing a requester says.
+/// What a certificate is for; its fields are fixed by docs/pki.md and by nothing a requester says.
 enum class Profile : std::uint8_t { kDevice, kRouter, kController, kAdmin, kSigner };
 std::string_view profile_name(Profile profile);
 /// The profile of an identity's kind.

@@ -10,7 +10,8 @@
 
 namespace sally::pki {
 
-/// The certificate and key of the REST listener: it signs enrolment tokens (spec/client-api.md H6).
+/// The certificate and key of the REST listener: it signs enrolment tokens
+/// (docs/compatible-enrolment.md H6).
 struct RestIdentity {
   crypto::Certificate leaf;
   crypto::Certificate issuing;
@@ -25,8 +26,8 @@ struct NewToken {
 
 inline constexpr std::int64_t kTokenLifeMs = 24LL * 3600 * 1000;
 
-/// Door 1: one-time tokens. JWT of spec/client-api.md 2.1 (`em` = "ott" for every kind) with one
-/// more claim:
+/// Door 1: one-time tokens. JWT of docs/compatible-enrolment.md (`em` = "ott" for every kind) with
+/// one more claim:
 /// `"sally":{"network":"<trust domain>","root":"<SHA-256 of the root certificate,
 /// hex>","kind":"device|router|admin"}`, so that our own client can pin the root. Owned by the
 /// network object; immutable, any thread. Fails with pki codes, each refusal its own.

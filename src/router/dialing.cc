@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The Router's half that opens and ends circuits (fabric.md "Opening a circuit").
+// The Router's half that opens and ends circuits (docs/wire-protocol.md).
 #include <algorithm>
 #include <utility>
 

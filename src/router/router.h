@@ -36,7 +36,7 @@ struct RouterOptions {
   std::vector<crypto::Certificate> chain;  ///< leaf, issuing
   crypto::SignerPtr key;
   trust::Anchors anchors;
-  std::int64_t grace_ms = 24LL * 3600 * 1000;  ///< offline grace (fabric.md "Replicated state")
+  std::int64_t grace_ms = 24LL * 3600 * 1000;  ///< offline grace (docs/wire-protocol.md)
   std::size_t max_circuits = 100'000;
   std::size_t max_half_open_per_lane = 64;
   double dials_per_s = 50;  ///< of one connection; beyond it and its burst: busy

@@ -9,7 +9,7 @@
 namespace sally::sdk {
 namespace {
 
-// Plaintext of one inner record, so that record = frame = outer record (fabric.md).
+// Plaintext of one inner record, so that record = frame = outer record (docs/wire-protocol.md).
 constexpr std::size_t kMaxPlain = 16'346;
 // How long a circuit that nobody uses any more waits for its peer.
 constexpr std::int64_t kLingerMs = 60'000;
@@ -128,7 +128,7 @@ Circuit::ReadResult Circuit::read(MutableBytes into) {
           continue;
         }
         if (!end_.recv().fin_received()) return {ReadKind::kNothing};
-        // FIN without close_notify: somebody cut the stream (fabric.md "Circuit").
+        // FIN without close_notify: somebody cut the stream (docs/wire-protocol.md).
         die(Error(Errc::kReset, "the stream was cut: it ended without close_notify"));
         return {ReadKind::kNothing};
       case tls::IoKind::kTruncated:

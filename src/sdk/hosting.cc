@@ -9,8 +9,7 @@
 namespace sally::sdk {
 namespace {
 
-// Between SETUP and the caller's Finished: whoever is slower is gone (fabric.md "Opening a
-// circuit").
+// Between SETUP and the caller's Finished: whoever is slower is gone (docs/wire-protocol.md).
 constexpr std::int64_t kIncomingMs = 10'000;
 constexpr std::size_t kMaxIncoming = 1'024;
 
