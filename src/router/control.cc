@@ -105,12 +105,21 @@ std::uint64_t Router::enforce() {
     return device == nullptr || (dial ? may_dial(*device, service) : may_bind(*device, service));
   };
   std::vector<Circuit*> denied;
+  std::vector<Circuit*> without_host;
   for (auto& [id, entry] : circuits_) {
     Circuit& c = *entry.circuit;
     const std::string& service = c.service().str();
     const bool dialer_ok = entry.opening == nullptr ? allowed(c.dialing(), service, true)
                                                     : may_dial(*entry.opening->dialer, service);
-    if (!dialer_ok || !allowed(c.hosting(), service, false)) denied.push_back(&c);
+    if (dialer_ok && allowed(c.hosting(), service, false)) continue;
+    (dialer_ok && entry.opening != nullptr ? without_host : denied).push_back(&c);
+  }
+  for (Circuit* circuit : without_host) {
+    // The dialer may, the host that was asked may not any more: another one is tried.
+    Entry& entry = circuits_.at(circuit->id());
+    circuit->hosting().lane()->reset(circuit->hosting(), wire::ResetCode::kPolicy);
+    entry.opening->last.code = wire::SetupCode::kNoTerminator;
+    try_next(entry);
   }
   for (Circuit* circuit : denied) {
     event("router.circuit_cut", circuit->dialer().str(), circuit->service().str(),

@@ -249,7 +249,8 @@ void Router::retire(Circuit& circuit) {
     --it->second.opening->dialer->half_open;
   if (!it->second.terminator.empty()) note_circuit(it->second.terminator, -1, false);
   retired_.push_back(std::move(it->second.circuit));
-  // The opening's timer may be what called us.
+  // It must not fire for a circuit that is out of the table; it may be what called us.
+  if (it->second.opening != nullptr) it->second.opening->timer->cancel();
   loop_.defer([opening = std::shared_ptr<Opening>(std::move(it->second.opening))] {});
   circuits_.erase(it);
   if (std::exchange(cleanup_scheduled_, true)) return;

@@ -330,6 +330,7 @@ Status Engine::on_answer(Dial& dial, Circuit& circuit, ByteView payload) {
 void Engine::end_dial(std::uint64_t id, Result<std::unique_ptr<Circuit>> result) {
   const auto it = dials_.find(id);
   if (it == dials_.end()) return;
+  it->second->deadline->cancel();
   // Not inside whoever noticed the end: a timer, the circuit or the lane is still on the stack.
   loop_.defer(
       [dial = std::shared_ptr<Dial>(std::move(it->second)), result = std::move(result)]() mutable {

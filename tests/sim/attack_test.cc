@@ -473,6 +473,23 @@ TEST_F(AttackTest, AHostLaneThatDiesDuringOpeningEndsTheDialAtOnce) {
   EXPECT_LT(now_ms() - start, 2'000);
 }
 
+TEST_F(AttackTest, AHostThatLosesItsGrantDuringOpeningIsLeftForAnother) {
+  host = world.device("host");
+  binding = host->engine->bind("plant-mqtt", 1'000, server);
+  ASSERT_TRUE(world.until([&] { return !host->engine->binding_error(binding); }));
+  bring_up_pump();
+  auto m = raw("mallory");
+  ASSERT_EQ(m->bind("s-1"), SetupCode::kNone);  // cheaper, and silent
+  m->on_setup = [&](const auto&) {
+    world.controller.put_service("s-1", "plant-mqtt", {"#sensors"}, {"@host"});
+  };
+  const auto start = now_ms();
+  EXPECT_EQ(dial_code(), "ok");
+  EXPECT_LT(now_ms() - start, 2'000);
+  EXPECT_EQ(m->asked.size(), 1U);
+  server.streams.clear();
+}
+
 TEST_F(AttackTest, AControllerThatNeverAnswersCardRequests) {
   bring_up_host();
   world.controller.silent = true;
