@@ -13,9 +13,24 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "base/text.h"
+#include "base/token_bucket.h"
 
 namespace sally {
 namespace {
+
+TEST(TokenBucket, BurstThenRate) {
+  TokenBucket b(10, 3);
+  std::int64_t now = 1'000'000;
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(b.take(now));
+  EXPECT_FALSE(b.take(now));
+  EXPECT_FALSE(b.take(now - 500'000));  // a clock that goes back gives nothing
+  EXPECT_FALSE(b.take(now + 99'000));
+  EXPECT_TRUE(b.take(now += 110'000));
+  EXPECT_FALSE(b.take(now));
+  now += 3'600'000'000;
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(b.take(now));
+  EXPECT_FALSE(b.take(now));
+}
 
 TEST(Bytes, HexBothWays) {
   EXPECT_EQ(to_hex(Bytes{0x00, 0xff, 0x1a}), "00ff1a");
