@@ -11,6 +11,7 @@ set(SALLY_LIB_llhttp llhttp)
 set(SALLY_LIB_json boost_json)
 set(SALLY_LIB_sqlite sqlite3)
 set(SALLY_LIB_cli11 "")
+set(SALLY_LIB_qrencode qrencode)
 
 # Declares one folder: its library, its test program, its fuzz targets.
 function(sally_folder name folders libraries)

@@ -22,6 +22,7 @@ LIBRARIES = {
     "llhttp": r"llhttp(\.h|/)",
     "json": r"boost/json",
     "cli11": r"CLI/",
+    "qrencode": r"qrencode\.h",
     "yaml": r"yaml-cpp/",
     "curl": r"curl/",
     "jose": r"jose/",

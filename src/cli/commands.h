@@ -41,7 +41,7 @@ Status audit_verify(const Common& common);
 
 // ---- devices, routers, services, grants: fleet_commands.cc
 Status device_add(const Common& common, const std::string& name,
-                  const std::vector<std::string>& tags);
+                  const std::vector<std::string>& tags, bool qr);
 Status device_list(const Common& common, const std::string& selector);
 Status device_show(const Common& common, const std::string& name);
 Status device_remove(const Common& common, const std::string& name, bool yes);

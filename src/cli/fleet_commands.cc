@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "cli/commands.h"
 #include "cli/fleet.h"
+#include "cli/qr.h"
 #include "http/message.h"
 #include "identity/enroll.h"
 
@@ -103,7 +104,8 @@ Result<json::object> new_device(const Fleet& fleet, const std::string& name,
 
 }  // namespace
 
-Status device_add(const Common& c, const std::string& name, const std::vector<std::string>& tags) {
+Status device_add(const Common& c, const std::string& name, const std::vector<std::string>& tags,
+                  bool qr) {
   TRY_ASSIGN(const auto fleet, Fleet::open(context_dir(c.context)));
   TRY_ASSIGN(const auto device, new_device(fleet, name, tags));
   if (!c.out.for_people()) {
@@ -111,6 +113,10 @@ Status device_add(const Common& c, const std::string& name, const std::vector<st
     return {};
   }
   c.out.say(cell(device, "token"));
+  if (qr) {
+    TRY_ASSIGN(const auto code, qr_code(cell(device, "token")));
+    std::fputs(code.c_str(), stderr);  // standard output stays the token alone
+  }
   std::fprintf(stderr, "%s may enrol once until %s. On the device:\n  sally join TOKEN\n",
                cell(device, "name").c_str(), cell(device, "expires_at").c_str());
   return {};

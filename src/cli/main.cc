@@ -38,6 +38,7 @@ struct Asked {
   std::vector<std::string> tags;
   bool yes = false;
   bool remove = false;
+  bool qr = false;
   std::uint64_t limit = 50;
   UpOptions up;
   JoinOptions join;
@@ -121,9 +122,10 @@ class Tree {
   void fleet() {
     auto* device = noun("device", "Anything with an identity: sensors, servers, gateways, laptops");
     auto* add = command(*device, "add", "New device; prints its one-time token",
-                        [this](const Common& c) { return device_add(c, a_.name, a_.tags); });
+                        [this](const Common& c) { return device_add(c, a_.name, a_.tags, a_.qr); });
     add->add_option("NAME", a_.name)->required();
     add->add_option("--tag", a_.tags, "Tags, for grants like '#sensors'");
+    add->add_flag("--qr", a_.qr, "Also show the token as a QR code");
     auto* list = command(*device, "list", "All, or those of a selector",
                          [this](const Common& c) { return device_list(c, a_.selector); });
     list->add_option("SELECTOR", a_.selector, "'#tag', a name or '*'");

@@ -170,3 +170,10 @@ def test_formats(net):
     for fmt in ("table", "wide", "json", "jsonl", "csv", "name"):
         out = subprocess.run([SALLY, "--context", str(net.context), "-o", fmt, "device", "list"], capture_output=True, text=True, check=True).stdout
         assert "one" in out, fmt
+
+
+def test_a_token_as_qr_code(net, tmp_path):
+    run = subprocess.run([SALLY, "--context", str(net.context), "device", "add", "camera", "--qr"], capture_output=True, text=True, check=True)
+    rows = [line for line in run.stderr.splitlines() if "\x1b[30;107m" in line]
+    assert len(rows) > 20 and len({len(r) for r in rows}) == 1, "a square of rows of one width"
+    join(run.stdout.strip(), tmp_path / "camera")
