@@ -142,7 +142,7 @@ typedef struct sally_dial_options {
   size_t size;
   int timeout_ms; /* default 10,000 */
   const void* app_data;
-  size_t app_data_len; /* at most 1,024 bytes; the host sees them before it accepts */
+  size_t app_data_len; /* at most 1,024 bytes; reserved: carried, not yet shown to the host */
 } sally_dial_options;
 #define SALLY_DIAL_OPTIONS_INIT {sizeof(sally_dial_options), 10000, NULL, 0}
 

@@ -146,7 +146,9 @@ void Engine::on_lane_down(lane::Lane& lane, const Error& why) {
     binding.error = Error(Errc::kUnreachable, last_error_, Source::kPeer, true);
   }
   lane_.reset();
-  on_event_(why.is(lane::Errc::kRefused) ? Event::kDenied : Event::kOffline, last_error_);
+  // "Refused" may be a queue that was full; that this identity is not wanted has one code.
+  const bool denied = why.is(lane::Errc::kRefused) && why.context().starts_with("router.revoked");
+  on_event_(denied ? Event::kDenied : Event::kOffline, last_error_);
   retry_later();
 }
 

@@ -16,6 +16,11 @@
 namespace sally::sim {
 namespace {
 
+void pause() {
+  constexpr std::chrono::milliseconds kPause{1};
+  std::this_thread::sleep_for(kPause);  // NOLINT(sally-sleep): between two looks
+}
+
 class AbiTest : public ::testing::Test {
  protected:
   AbiTest() {
@@ -69,8 +74,7 @@ class AbiTest : public ::testing::Test {
     host = open("host");
     pump = open("pump");
     ASSERT_EQ(sally_bind(host, "plant-mqtt", &o, &listener), SALLY_OK);
-    for (int i = 0; i < 5'000 && sally_listener_status(listener) != SALLY_OK; ++i)
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    for (int i = 0; i < 5'000 && sally_listener_status(listener) != SALLY_OK; ++i) pause();
     ASSERT_EQ(sally_listener_status(listener), SALLY_OK) << sally_last_error();
   }
   sally_stream* dial() {
@@ -183,7 +187,7 @@ TEST_F(AbiTest, EchoWithHalfCloseFromTwoThreads) {
   for (int i = 0; i < 5'000; ++i) {
     ASSERT_EQ(sally_get_status(pump, &status), SALLY_OK);
     if (status.streams == 0) break;
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    pause();
   }
   EXPECT_EQ(status.streams, 0U);
   EXPECT_EQ(status.online, 1);
