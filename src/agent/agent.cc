@@ -66,7 +66,7 @@ Status Agent::start() {
   options.identity_path = identity.c_str();
   options.on_event = &Agent::on_event;
   options.user = this;
-  // The hands that events reach into exist before the first event.
+  // Events may come before hosting_ is there: on_event asks, and sync() below catches up.
   if (sally_open(&options, &ctx_) != SALLY_OK)
     return fail(Errc::kSdk, sally_last_error(), Source::kConfig);
   hosting_ = std::make_unique<Hosting>(loop_, ctx_);

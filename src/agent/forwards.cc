@@ -55,10 +55,16 @@ Status Forwards::load() {
     const auto address =
         parse_host_port({listen->get_string().data(), listen->get_string().size()});
     if (!address) return damaged();
-    if (const auto added = add(std::string(service->get_string()), *address); !added) {
-      log::error("agent.forward_lost", {{"service", std::string_view(service->get_string())},
-                                        {"why", added.error().text()}});
+    auto forward = std::make_unique<Forward>();
+    forward->key = next_++;
+    forward->entry.service = std::string(service->get_string());
+    forward->entry.listen = *address;
+    if (const Status made = listen_on(*forward); !made) {
+      forward->entry.last_error = made.error().text();
+      log::error("agent.forward_waits",
+                 {{"service", forward->entry.service}, {"why", made.error().text()}});
     }
+    all_.emplace(forward->key, std::move(forward));
   }
   return {};
 }
@@ -73,30 +79,42 @@ Status Forwards::save() const {
   return fs::write_file_atomic(path_, as_bytes(text + "\n]\n"));
 }
 
+Status Forwards::listen_on(Forward& forward) {
+  const HostPort& at = forward.entry.listen;
+  TRY_ASSIGN(forward.listener,
+             loop::Listener::tcp(loop_, at.host, at.port,
+                                 [this, &forward](loop::Fd fd, const loop::Address&) {
+                                   accept(forward, std::move(fd));
+                                 }));
+  forward.entry.listen.port = forward.listener->port();
+  forward.entry.last_error.clear();
+  log::info("agent.forward",
+            {{"service", forward.entry.service}, {"listen", forward.entry.listen.str()}});
+  return {};
+}
+
 Result<Forwards::Entry> Forwards::add(const std::string& service, const HostPort& listen) {
   for (const auto& [key, f] : all_) {
-    if (listen.port != 0 && f->entry.listen.port == listen.port &&
-        f->entry.listen.host == listen.host) {
-      if (f->entry.service == service) return f->entry;
+    if (listen.port == 0 || f->entry.listen.port != listen.port ||
+        f->entry.listen.host != listen.host)
+      continue;
+    if (f->entry.service != service)
       return fail(Errc::kForward, listen.str() + " forwards to " + f->entry.service + " already",
                   Source::kConfig);
-    }
+    if (f->listener == nullptr) TRY(listen_on(*f));
+    return f->entry;
   }
   if (all_.size() >= kMax)
     return fail(Errc::kForward, "at most " + std::to_string(kMax) + " forwards", Source::kConfig);
   auto forward = std::make_unique<Forward>();
-  Forward* f = forward.get();
-  f->key = next_++;
-  TRY_ASSIGN(f->listener, loop::Listener::tcp(loop_, listen.host, listen.port,
-                                              [this, f](loop::Fd fd, const loop::Address&) {
-                                                accept(*f, std::move(fd));
-                                              }));
-  f->entry.service = service;
-  f->entry.listen = {listen.host, f->listener->port()};
-  all_.emplace(f->key, std::move(forward));
-  log::info("agent.forward", {{"service", service}, {"listen", f->entry.listen.str()}});
+  forward->key = next_++;
+  forward->entry.service = service;
+  forward->entry.listen = listen;
+  TRY(listen_on(*forward));
+  const Entry made = forward->entry;
+  all_.emplace(forward->key, std::move(forward));
   TRY(save());
-  return f->entry;
+  return made;
 }
 
 Status Forwards::remove(const std::string& service) {

@@ -36,8 +36,8 @@ class Forwards {
     std::uint64_t failures = 0;
     std::string last_error;
   };
-  /// Makes those of the file again; a port that is taken by now is reported in the log and tried no
-  /// more.
+  /// Makes those of the file again. One whose port is taken stays in the list with its error; add()
+  /// tries it again.
   Status load();
   /// Port 0 chooses one. kForward: taken, or the same port serves something else.
   Result<Entry> add(const std::string& service, const HostPort& listen);
@@ -47,6 +47,7 @@ class Forwards {
  private:
   struct Forward;
   struct Dialing;
+  Status listen_on(Forward& forward);
   Status save() const;
   void accept(Forward& forward, loop::Fd fd);
   static void on_dialed(void* user, int code, const char* text, sally_stream* stream);

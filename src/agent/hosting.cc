@@ -69,8 +69,10 @@ void Hosting::sync() {
       options.on_request = &Hosting::on_request;
       options.on_stream = &Hosting::on_stream;
       options.user = binding.get();
-      if (sally_bind(ctx_, id.c_str(), &options, &binding->listener) != SALLY_OK)
-        binding->why = sally_last_error();
+      if (sally_bind(ctx_, id.c_str(), &options, &binding->listener) != SALLY_OK) {
+        log::error("agent.cannot_host", {{"service", binding->name}, {"why", sally_last_error()}});
+        continue;  // the next list of services tries again
+      }
       log::info("agent.hosting",
                 {{"service", binding->name}, {"target", binding->target.address.str()}});
     } else {

@@ -138,9 +138,14 @@ void Network::on_lane_down(lane::Lane& lane, const Error& why) {
 void Network::take_rows(std::vector<store::LogRow> rows) {
   for (const auto& row : rows) {
     if (row.version <= writer_->version()) continue;
-    if (const auto ok = writer_->append(row.entry, row.hash); !ok)
-      return log::error("change log does not continue",
-                        {{"version", row.version}, {"why", ok.error().text()}});
+    if (const auto ok = writer_->append(row.entry, row.hash); !ok) {
+      // The store is the truth: start again from it.
+      log::error("change log does not continue",
+                 {{"version", row.version}, {"why", ok.error().text()}});
+      if (const auto made = make_writer(); !made)
+        return log::error("log writer", {{"why", made.error().text()}});
+      break;
+    }
   }
   push_all();
   drop_dead();

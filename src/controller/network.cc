@@ -150,8 +150,11 @@ Result<bool> Network::renew(const std::string& file, const std::string& key_name
 }
 
 Status Network::upkeep() {
-  TRY_ASSIGN(const bool rest_new, renew(kRestFile, "rest", pki::Profile::kController));
-  TRY_ASSIGN(const bool signer_new, renew(kSignerFile, "signer", pki::Profile::kSigner));
+  // What one of them renewed is put to use even where the other fails.
+  const auto rest_renewed = renew(kRestFile, "rest", pki::Profile::kController);
+  const auto signer_renewed = renew(kSignerFile, "signer", pki::Profile::kSigner);
+  const bool rest_new = rest_renewed.value_or(false);
+  const bool signer_new = signer_renewed.value_or(false);
   if (rest_new || signer_new) TRY(load_certificates());
   {
     const std::int64_t now_ms = clock_.unix_ms();
@@ -162,7 +165,10 @@ Status Network::upkeep() {
       TRY(tx->commit());
     }
   }
-  if (!open_) return {};
+  if (!open_)
+    return rest_renewed && signer_renewed
+               ? Status{}
+               : Status(fail(rest_renewed ? signer_renewed.error() : rest_renewed.error()));
   changed();
   if (signer_new)
     on_loop([this] {
@@ -174,6 +180,8 @@ Status Network::upkeep() {
     on_loop([this] {
       if (on_certificates_) on_certificates_();
     });
+  if (!rest_renewed) return fail(rest_renewed.error());
+  if (!signer_renewed) return fail(signer_renewed.error());
   return {};
 }
 
@@ -203,8 +211,10 @@ void Network::changed() {
     auto rows = (*tx)->log_after(published_, kRowsPerRead);
     if (!rows) return log::error("change log", {{"why", rows.error().text()}});
     if (rows->empty()) return;
-    published_ = rows->back().version;
-    on_loop([this, list = std::move(*rows)]() mutable { take_rows(std::move(list)); });
+    const std::uint64_t last = rows->back().version;
+    // Rows that did not get through are read again at the next change.
+    if (!on_loop([this, list = std::move(*rows)]() mutable { take_rows(std::move(list)); })) return;
+    published_ = last;
   }
 }
 
@@ -256,11 +266,12 @@ void Network::on_terminators(const std::string& id, const wire::Terminators& lis
   for (const auto& t : list.entries) r.hosts.push_back({t.service, t.device, id, t.since_ms});
 }
 
-void Network::on_loop(std::move_only_function<void()> fn) {
-  if (!loop_.post([alive = alive_, f = std::move(fn)]() mutable {
-        if (*alive) f();
-      }))
-    log::error("the event loop is overloaded", {});
+bool Network::on_loop(std::move_only_function<void()> fn) {
+  const bool posted = loop_.post([alive = alive_, f = std::move(fn)]() mutable {
+    if (*alive) f();
+  });
+  if (!posted) log::error("the event loop is overloaded", {});
+  return posted;
 }
 
 }  // namespace sally::controller

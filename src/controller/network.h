@@ -105,7 +105,7 @@ class Network final : public lane::LaneOwner, public api::Live {
   Result<bool> renew(const std::string& file, const std::string& key_name, pki::Profile profile);
   Peer* find(std::uint64_t number);
   /// Runs `fn` on the loop unless this is gone by then.
-  void on_loop(std::move_only_function<void()> fn);
+  bool on_loop(std::move_only_function<void()> fn);
 
   const std::string dir_;
   loop::Loop& loop_;

@@ -212,10 +212,10 @@ bool Loop::run_until(const std::function<bool()>& done, std::int64_t timeout_ms)
   return result;
 }
 
-bool Loop::post(std::move_only_function<void()> fn) {
+bool Loop::post(std::move_only_function<void()> fn, bool always) {
   {
     const std::lock_guard lock(impl_->mutex);
-    if (impl_->posted.size() >= kMaxPosted) return false;
+    if (!always && impl_->posted.size() >= kMaxPosted) return false;
     impl_->posted.push_back(std::move(fn));
   }
   uv_async_send(&impl_->async);

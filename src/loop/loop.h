@@ -39,7 +39,8 @@ class Loop {
 
   /// Any thread: runs `fn` on the loop's thread. False (and `fn` is dropped) when 65,536 are
   /// waiting.
-  bool post(std::move_only_function<void()> fn);
+  /// `always`: taken even then; for what ends something, of which there is a bounded number.
+  bool post(std::move_only_function<void()> fn, bool always = false);
   /// Owner thread: runs `fn` at the end of this turn.
   void defer(std::move_only_function<void()> fn);
 

@@ -54,6 +54,7 @@ void Router::on_state(const wire::StateUpdate& update) {
     control_->reconnect();
     return;
   }
+  control_->settled();
   if (diff->unverified_services != 0)
     log::warn("router.services_unverified", {{"count", diff->unverified_services}});
   if (!diff->empty()) {

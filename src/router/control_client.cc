@@ -62,7 +62,6 @@ void ControlClient::send(const wire::Control& message) {
 
 void ControlClient::on_lane_up(lane::Lane& lane, const wire::Hello&) {
   log::info("router.controller_up", {{"controller", lane.peer().id()}, {"at", controller_.str()}});
-  backoff_ms_ = 0;
   handler_.on_control_up();
 }
 

@@ -33,7 +33,9 @@ class ControlClient final : public lane::LaneOwner {
                 ControlHandler& handler);
   void start() { connect(); }
   [[nodiscard]] bool up() const { return lane_ != nullptr && lane_->up(); }
-  /// Ends the lane; the next one follows at once.
+  /// What the controller sent was taken over: the next loss begins with the shortest pause again.
+  void settled() { backoff_ms_ = 0; }
+  /// Ends the lane; the next one follows after a pause that grows until settled().
   void reconnect();
   /// Dropped when the lane is down: whoever needs an answer asks again in on_control_up.
   void send(const wire::Control& message);

@@ -41,6 +41,8 @@ std::optional<wire::SetupCode> Router::begin(Device& device, std::uint32_t label
   // Before anything that costs: a set-up is three signatures to verify.
   if (!device.dials.take(loop_.clock().mono_us()))
     return refuse(wire::SetupCode::kBusy, "too many dials a second");
+  if (!state().fresh(now_ms(), options_.grace_ms))
+    return refuse(wire::SetupCode::kNoPath, "past the offline grace");
   const auto frame = wire::decode_setup_frame(payload);
   if (!frame) return refuse(wire::SetupCode::kInvalid, frame.error().text());
   auto setup = wire::decode_setup(frame->setup);
@@ -81,10 +83,11 @@ std::optional<wire::SetupCode> Router::begin(Device& device, std::uint32_t label
   opening->last.code = wire::SetupCode::kNoTerminator;
   const CircuitId id = opening->setup.circuit;
   opening->timer = std::make_unique<loop::Timer>(loop_.timers(), [this, id] {
-    Entry& entry = circuits_.at(id);
-    note_circuit(entry.opening->terminator, 0, true);
-    entry.opening->last.code = wire::SetupCode::kTimeout;
-    give_up(entry);
+    const auto it = circuits_.find(id);
+    if (it == circuits_.end() || it->second.opening == nullptr) return;
+    note_circuit(it->second.opening->terminator, 0, true);
+    it->second.opening->last.code = wire::SetupCode::kTimeout;
+    give_up(it->second);
   });
   opening->timer->arm(kOpenMs);
   ++device.half_open;
@@ -104,10 +107,6 @@ void Router::try_next(Entry& entry) {
     if (t == nullptr) continue;
     const Device* host = find(*t->lane);
     if (host == nullptr || !t->lane->up() || !may_bind(*host, t->record.service)) continue;
-    if (!t->lane->attach(entry.circuit->hosting())) {
-      o.last.code = wire::SetupCode::kBusy;
-      continue;
-    }
     o.terminator = t->record.id;
     o.instance = t->record.instance;
     entry.circuit->set_host(DeviceId(t->record.device));
@@ -140,10 +139,13 @@ void Router::try_next(Entry& entry) {
       o.last.code = wire::SetupCode::kBusy;
       break;
     }
-    t->lane->send_setup(
-        entry.circuit->hosting(),
-        {.setup = o.setup_bytes, .route = std::move(*sealed), .attempt = o.attempt});
-    ++o.attempt;
+    const std::uint32_t attempt = o.attempt++;  // it is remembered: never used twice
+    if (!t->lane->attach(entry.circuit->hosting())) {
+      o.last.code = wire::SetupCode::kBusy;
+      continue;
+    }
+    t->lane->send_setup(entry.circuit->hosting(),
+                        {.setup = o.setup_bytes, .route = std::move(*sealed), .attempt = attempt});
     return;
   }
   give_up(entry);
@@ -172,8 +174,18 @@ Status Router::on_circuit_answer(Circuit& circuit, ByteView payload) {
     return fail(lane::Errc::kProtocol, "an answer to another set-up");
   }
   const auto card = trust::verify_card(answer.card, trust_context());
-  if (!card || (*card)->id != host.id)
-    return fail(lane::Errc::kProtocol, "an answer with a card that is not the host's");
+  if (card && (*card)->id != host.id)
+    return fail(lane::Errc::kProtocol, "an answer with another device's card");
+  if (!card) {
+    // It may have ended while the new one is on its way: this host cannot be shown now, another one
+    // may.
+    log::warn("router.host_card_refused", {{"device", host.id}, {"why", card.error().text()}});
+    circuit.hosting().lane()->reset(circuit.hosting(), wire::ResetCode::kClosed);
+    note_circuit(o.terminator, 0, true);
+    o.last.code = wire::SetupCode::kInvalid;
+    try_next(entry);
+    return {};
+  }
   auto sealed = trust::make_answer({.network = options_.network,
                                     .terminator = o.terminator,
                                     .instance = o.instance,
@@ -212,7 +224,10 @@ void Router::on_circuit_refused(Circuit& circuit, const wire::SetupErr& err) {
 
 // One side is over (its attachment is off its lane); end the other.
 void Router::on_circuit_over(Circuit& circuit, const wire::Reset& reset) {
-  Entry& entry = circuits_.at(circuit.id());
+  const auto it = circuits_.find(circuit.id());
+  // Both sides may end in one turn: the first one retired the circuit, and nothing is left to tell.
+  if (it == circuits_.end() || it->second.circuit.get() != &circuit) return;
+  Entry& entry = it->second;
   if (entry.opening != nullptr) {
     // The host's lane broke before it answered: another host may do.
     entry.opening->last.code = wire::SetupCode::kNoTerminator;

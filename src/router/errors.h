@@ -13,8 +13,6 @@ enum class Errc : std::uint8_t {
   kStale,    ///< no head of the controller within the offline grace: no new sessions
   kNoState,  ///< nothing replicated yet
   kConfig,   ///< the router's own identity or folder is unusable
-  kShuttingDown,
-  kReplaced,  ///< the same device connected again from the same process
 };
 std::string_view error_name(Errc e);
 

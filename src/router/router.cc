@@ -12,7 +12,7 @@
 namespace sally::router {
 namespace {
 
-constexpr std::int64_t kMinuteMs = 5'000;  // how often cards and freshness are looked at
+constexpr std::int64_t kUpkeepMs = 5'000;  // how often cards and freshness are looked at
 constexpr std::int64_t kCardRefreshMs = 12LL * 3600 * 1000;
 // A card whose attributes changed may be used this long while the new one is on its way; then its
 // holder may do nothing.
@@ -30,10 +30,6 @@ std::string_view error_name(Errc e) {
       return "router.no_state";
     case Errc::kConfig:
       return "router.config";
-    case Errc::kShuttingDown:
-      return "router.shutting_down";
-    case Errc::kReplaced:
-      return "router.replaced";
   }
   return "router.unknown";
 }
@@ -43,7 +39,7 @@ Router::Router(loop::Loop& loop, Random& random, RouterOptions options)
       random_(random),
       options_(std::move(options)),
       replica_(options_.anchors),
-      minute_timer_(loop.timers(), [this] { on_minute(); }),
+      upkeep_timer_(loop.timers(), [this] { on_upkeep(); }),
       events_timer_(loop.timers(), [this] { flush_events(); }),
       report_timer_(loop.timers(), [this] { control_->send({terminators_.report()}); }) {
   random_.fill(process_epoch_);
@@ -95,7 +91,7 @@ Status Router::start() {
   control_ = std::make_unique<ControlClient>(loop_, pool_, random_, client_context,
                                              options_.controller, *this);
   control_->start();
-  minute_timer_.arm(kMinuteMs);
+  upkeep_timer_.arm(kUpkeepMs);
   log::info("router.listening", {{"id", options_.id},
                                  {"network", options_.network},
                                  {"address", acceptor_->address().str()}});
@@ -183,7 +179,6 @@ bool Router::use_card(Device& device, const Bytes& envelope) {
   cards_.put(*card, envelope);
   device.card.emplace(std::move(*card));
   device.card_envelope = envelope;
-  device.card_asked = false;
   device.stale_since_ms = 0;
   push_services(device);  // first: it brings the signers that vouch for the card
   device.lane->send_control({wire::CardUpdate{.card = device.card_envelope}});
@@ -191,7 +186,6 @@ bool Router::use_card(Device& device, const Bytes& envelope) {
 }
 
 void Router::ask_card(Device& device) {
-  device.card_asked = true;
   control_->send({wire::CardRequest{.request = next_request_++, .id = device.id}});
 }
 
@@ -270,6 +264,8 @@ void Router::on_bind(Device& device, const wire::Bind& bind) {
       !s) {
     return refuse(wire::SetupCode::kInvalid, s.error().text());
   }
+  if (!state().fresh(now_ms(), options_.grace_ms))
+    return refuse(wire::SetupCode::kNoPath, "past the offline grace");
   if (!may_bind(device, bind.service))
     return refuse(wire::SetupCode::kNoService, "unknown or not granted");
   wire::Terminator record{.id = random_.hex(8),
@@ -310,11 +306,16 @@ void Router::on_lane_down(lane::Lane& lane, const Error& why) {
   }
 }
 
-void Router::on_minute() {
+void Router::on_upkeep() {
   const std::int64_t now = now_ms();
   bool dropped = false;
   for (auto& [lane, device] : lanes_) {
     if (!lane->up()) continue;
+    if (device->card && (*device->card)->not_after_ms <= now) {
+      log::warn("router.card_expired", {{"device", device->id}});
+      device->card.reset();
+      dropped = true;
+    }
     if (device->card && device->stale_since_ms != 0 &&
         now - device->stale_since_ms > kStaleCardMs) {
       log::warn("router.card_stale", {{"device", device->id}});
@@ -326,7 +327,7 @@ void Router::on_minute() {
       ask_card(*device);
   }
   if (dropped) enforce();
-  minute_timer_.arm(kMinuteMs);
+  upkeep_timer_.arm(kUpkeepMs);
 }
 
 }  // namespace sally::router

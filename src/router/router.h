@@ -82,7 +82,6 @@ class Router final : public lane::LaneOwner, public CircuitOwner, public Control
     std::string id;
     std::optional<trust::VerifiedCard> card;  ///< none yet, or dropped as stale
     Bytes card_envelope;
-    bool card_asked = false;
     std::int64_t stale_since_ms = 0;  ///< the card's attributes are older than the state says
     wire::Hash services_hash{};       ///< of what was pushed last
     bool services_sent = false;
@@ -122,14 +121,14 @@ class Router final : public lane::LaneOwner, public CircuitOwner, public Control
   void on_card_reply(const wire::CardReply& reply);
   void push_services(Device& device);
   [[nodiscard]] Device* find(const lane::Lane& lane) const;
-  void on_minute();
+  void on_upkeep();
   // control.cc: replicated state, events
   void on_state(const wire::StateUpdate& update);
   std::uint64_t enforce();
   void report_terminators();
   void event(std::string code, std::string actor, std::string subject, std::string text);
   void flush_events();
-  // bind.cc and dialing
+  // router.cc: binds; dialing.cc: circuits
   void on_bind(Device& device, const wire::Bind& bind);
   [[nodiscard]] bool may_bind(const Device& device, const std::string& service) const;
   [[nodiscard]] bool may_dial(const Device& device, const std::string& service) const;
@@ -161,7 +160,7 @@ class Router final : public lane::LaneOwner, public CircuitOwner, public Control
   std::uint64_t events_lost_ = 0;
   std::uint64_t flows_cut_ = 0;
   std::uint64_t next_request_ = 1;
-  loop::Timer minute_timer_;
+  loop::Timer upkeep_timer_;
   loop::Timer events_timer_;
   loop::Timer report_timer_;
 };

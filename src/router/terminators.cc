@@ -12,6 +12,7 @@ LocalTerminator* Terminators::put(wire::Terminator record, lane::Lane& lane) {
   for (const auto& t : all_) {
     if (t->record.service == record.service && t->record.device == record.device &&
         t->record.instance == record.instance) {
+      record.id = std::move(t->record.id);  // circuits opened before count on it
       t->record = std::move(record);
       t->lane = &lane;
       return t.get();

@@ -51,7 +51,7 @@ class Core : public std::enable_shared_from_this<Core> {
       const auto run = [this, result, f = std::move(f)]() mutable {
         result->set_value(alive() ? f() : SALLY_E_CLOSED);
       };
-      if (closed_ || !loop_.post(run)) return closed_error();
+      if (closed_ || !loop_.post(run, true)) return closed_error();
     }
     return future.get();
   }
@@ -59,7 +59,9 @@ class Core : public std::enable_shared_from_this<Core> {
   template <typename F>
   int post(F f) {
     const std::lock_guard lock(mutex_);
-    if (closed_ || !loop_.post(std::move(f))) return closed_error();
+    if (closed_) return closed_error();
+    if (!loop_.post(std::move(f)))
+      return record_error(SALLY_E_BUSY, "the context's thread is far behind");
     return SALLY_OK;
   }
 

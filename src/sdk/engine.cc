@@ -223,7 +223,9 @@ void Engine::dial(std::string service, Bytes app_data, std::int64_t timeout_ms, 
   const std::uint64_t id = next_id_++;
   auto dial = std::make_unique<Dial>(id, std::move(service), std::move(app_data), std::move(done));
   dial->deadline = std::make_unique<loop::Timer>(loop_.timers(), [this, id] {
-    const Dial& d = *dials_.at(id);
+    const auto it = dials_.find(id);
+    if (it == dials_.end()) return;
+    const Dial& d = *it->second;
     if (!online())
       return end_dial(id,
                       fail(Errc::kUnreachable, "no router: " + last_error_, Source::kPeer, true));

@@ -133,7 +133,7 @@ class Engine final : public lane::LaneOwner {
   void end_dial(std::uint64_t id, Result<std::unique_ptr<Circuit>> result);
 
   void sync_bindings();
-  void send_bind(std::uint64_t id, Binding& binding, const KnownService& service);
+  void send_bind(Binding& binding, const KnownService& service);
   void on_bind_reply(const wire::BindReply& reply);
   [[nodiscard]] std::optional<wire::SetupCode> receive_setup(std::uint32_t label, ByteView payload,
                                                              wire::SetupErr& err);

@@ -61,12 +61,12 @@ void Engine::sync_bindings() {
       binding.bound_as.clear();  // the router dropped it with the grant
       binding.error = Error(Errc::kNoService, "no such service: " + binding.service);
     } else if (binding.bound_as != service->record->id) {
-      send_bind(id, binding, *service);
+      send_bind(binding, *service);
     }
   }
 }
 
-void Engine::send_bind(std::uint64_t, Binding& binding, const KnownService& service) {
+void Engine::send_bind(Binding& binding, const KnownService& service) {
   const wire::BindProof proof{.network = material_.network,
                               .service = service.record->id,
                               .instance = binding.instance,
@@ -99,6 +99,7 @@ void Engine::on_bind_reply(const wire::BindReply& reply) {
                                       .hop = lane_->peer().id(),
                                       .code = reply.code,
                                       .text = reply.text});
+      binding.bound_as.clear();  // asked again with the next list of services
       log::warn("sdk.bind_refused", {{"service", binding.service}, {"why", binding.error->text()}});
     }
     return;

@@ -21,10 +21,11 @@ void BlockingStream::start() {
 // With the lock held, as dead_ is set: nothing is left in the mailbox of a loop that has ended,
 // where it would keep the context, and with it the loop, for ever.
 template <typename F>
-void BlockingStream::on_loop(F f) {
+void BlockingStream::on_loop(F f, bool always) {
   if (dead_) return;
-  // A full mailbox means the loop is far behind; the reader or writer tries again when it wakes.
-  (void)loop_.post([self = shared_from_this(), f = std::move(f)] { f(*self); });
+  // A full mailbox means the loop is far behind: readers and writers try again when they wake; an
+  // end is never dropped.
+  (void)loop_.post([self = shared_from_this(), f = std::move(f)] { f(*self); }, always);
 }
 
 Result<std::size_t> BlockingStream::read(MutableBytes into) {
@@ -75,22 +76,24 @@ Status BlockingStream::write(ByteView data) {
 void BlockingStream::shutdown_write() {
   const std::lock_guard lock(mutex_);
   out_ended_ = true;
-  on_loop([](BlockingStream& s) { s.push(); });
+  on_loop([](BlockingStream& s) { s.push(); }, true);
 }
 
 void BlockingStream::close() {
   const std::lock_guard lock(mutex_);
   out_ended_ = true;
   closed_ = true;
-  on_loop([](BlockingStream& s) { s.push(); });
+  on_loop([](BlockingStream& s) { s.push(); }, true);
 }
 
 void BlockingStream::reset() {
   const std::lock_guard lock(mutex_);
-  on_loop([](BlockingStream& s) {
-    if (s.circuit_ != nullptr) s.circuit_->abort(wire::ResetCode::kClosed);
-    s.drop();
-  });
+  on_loop(
+      [](BlockingStream& s) {
+        if (s.circuit_ != nullptr) s.circuit_->abort(wire::ResetCode::kClosed);
+        s.drop();
+      },
+      true);
 }
 
 // ---- on the loop

@@ -57,7 +57,7 @@ class BlockingStream final : public CircuitUser,
   void fail_with(Error why);
   void drop();
   template <typename F>
-  void on_loop(F f);
+  void on_loop(F f, bool always = false);
 
   std::shared_ptr<void> keep_;
   loop::Loop& loop_;

@@ -260,5 +260,40 @@ TEST_F(NetworkTest, SixtyFourStreamsShareOneLane) {
   for (auto& c : clients) EXPECT_TRUE(c->data == data);
 }
 
+// A device may hold both grants and stand at both ends; when it goes, both sides end in one turn.
+TEST_F(NetworkTest, OneDeviceAtBothEndsMayGo) {
+  world.controller.put_service("s-9", "self", {"@host"}, {"@host"});
+  host = world.device("host");
+  binding = host->engine->bind("self", 0, server);
+  ASSERT_TRUE(world.until([&] { return !host->engine->binding_error(binding); }));
+  auto r = world.dial(*host, "self");
+  ASSERT_TRUE(r && *r) << (r ? r->error().text() : "no answer");
+  Recorder client(std::move(**r));
+  ASSERT_TRUE(world.until([&] { return server.streams.size() == 1; }));
+  client.send(as_bytes("me"));
+  ASSERT_TRUE(world.until([&] { return server.streams[0]->received == 2; }));
+  client.circuit->abort(wire::ResetCode::kLaneLost);
+  server.streams[0]->circuit->abort(wire::ResetCode::kLaneLost);
+  ASSERT_TRUE(world.until([&] { return world.router->circuits() == 0; }));
+  auto again = world.dial(*host, "self");
+  ASSERT_TRUE(again && *again);
+  Recorder second(std::move(**again));
+  server.streams.clear();
+  world.controller.remove_device(
+      "host");  // the router closes the lane: both its labels in one pass
+  ASSERT_TRUE(
+      world.until([&] { return world.router->circuits() == 0 && world.router->lanes() == 0; }));
+}
+
+TEST_F(NetworkTest, BothEndsRevokedInOneTurn) {
+  bring_up();
+  auto client = open();
+  ASSERT_NE(client, nullptr);
+  world.controller.remove_device("pump");
+  world.controller.remove_device("host");
+  ASSERT_TRUE(
+      world.until([&] { return world.router->circuits() == 0 && world.router->lanes() == 0; }));
+}
+
 }  // namespace
 }  // namespace sally::sim

@@ -24,7 +24,7 @@ std::unexpected<Error> system_error(const std::string& what) {
   return fail(Errc::kFailed, what + ": " + std::strerror(errno), Source::kLocal);
 }
 
-// In a child, before exec: only what is safe after fork.
+// In a child, before exec. We have one thread, so that the allocator may be used here.
 [[noreturn]] void exec_in(pid_t holder, const std::vector<std::string>& args, int in, int out,
                           int err) {
   ::prctl(PR_SET_PDEATHSIG, SIGTERM);
