@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -22,6 +23,7 @@ struct ControlSocket::Client {
   std::string in;
   std::string out;
   bool asked = false;
+  bool leaving = false;  // makes room for a newer one
 };
 
 Result<std::unique_ptr<ControlSocket>> ControlSocket::open(loop::Loop& loop,
@@ -49,7 +51,16 @@ void ControlSocket::drop(std::uint64_t key) {
 }
 
 void ControlSocket::accept(loop::Fd fd) {
-  if (clients_.size() >= kMaxClients) return;
+  if (clients_.size() >= kMaxClients) {
+    // Whoever says nothing for longest makes room, so that silent clients do not lock others out;
+    // when all have asked the new one goes.
+    const auto silent = std::find_if(clients_.begin(), clients_.end(), [](const auto& c) {
+      return !c.second->asked && !c.second->leaving;
+    });
+    if (silent == clients_.end()) return;
+    silent->second->leaving = true;
+    drop(silent->first);
+  }
   const std::uint64_t key = next_++;
   auto client = std::make_unique<Client>();
   Client* c = client.get();

@@ -39,6 +39,7 @@ Result<std::shared_ptr<const tls::Context>> Server::make_context() const {
   o.alpn = {std::string(lane::kAlpnControl), kAlpnHttp};
   o.alpn_optional = true;
   o.peer_certificate = tls::PeerCertificate::kOptional;
+  o.strict = {.alpn = std::string(lane::kAlpnControl), .roles = {tls::Role::kRouter}};
   o.admit = [this](const tls::PeerIdentity& peer) { return network_->admit(peer); };
   o.allow_p256 = true;
   o.clock = &clock_;

@@ -8,10 +8,41 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/text.h"
 #include "http/worker_pool.h"
 
 namespace sally::http {
 namespace {
+
+/// Stable code of what the server refuses by itself.
+std::string_view refusal_code(int status) {
+  switch (status) {
+    case 408:
+      return "http.timeout";
+    case 413:
+      return "http.too_large";
+    case 431:
+      return "http.head_too_large";
+    case 501:
+      return "http.method";
+    case 503:
+      return "http.busy";
+    case 505:
+      return "http.version";
+    default:
+      return status >= 500 ? "http.internal" : "http.bad_request";
+  }
+}
+
+/// The same form as the API's errors, so that no client needs a second way to read them.
+Response refusal(int status) {
+  Response r;
+  r.status = status;
+  r.headers.add("Content-Type", "application/json");
+  r.body = "{\"error\":{\"code\":\"" + std::string(refusal_code(status)) + "\",\"message\":\"" +
+           lower(reason_phrase(status)) + "\"}}";
+  return r;
+}
 
 bool token_text(std::string_view value) {
   for (const char c : value)
@@ -145,7 +176,7 @@ struct Server::Impl {
           response = owner.handler(request);
         } catch (const std::exception& e) {
           log::error("handler threw", {{"path", request.path}, {"reason", e.what()}});
-          response = Response::text(500, "internal error\n");
+          response = refusal(500);
         }
         // The pool is joined before the server goes, so `owner` is alive; the connection may be
         // gone.
@@ -163,7 +194,7 @@ struct Server::Impl {
     void refuse(int status) {
       ++owner_.counters.refused;
       count(0);
-      Response r = Response::text(status, std::string(reason_phrase(status)) + "\n");
+      Response r = refusal(status);
       if (status == 503) r.headers.add("Retry-After", "1");
       respond(r, true);
     }

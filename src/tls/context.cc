@@ -37,6 +37,9 @@ Status set_chain(SSL_CTX* ctx, const ContextOptions& o) {
 Status check_trust(const ContextOptions& o) {
   if (o.peer_certificate != PeerCertificate::kRequired && o.side == Side::kClient)
     return fail(config_error("a client always needs the server's certificate"));
+  if (o.strict && (o.side != Side::kServer || o.strict->roles.empty() ||
+                   o.peer_certificate == PeerCertificate::kNone))
+    return fail(config_error("a strict protocol is of a server that knows peers, and names roles"));
   if (o.peer_certificate == PeerCertificate::kNone) return {};
   switch (o.trust) {
     case Trust::kPath:

@@ -53,6 +53,14 @@ struct ContextOptions {
   std::vector<std::string> alpn;
   bool alpn_optional = false;
   PeerCertificate peer_certificate = PeerCertificate::kRequired;
+  /// A server with several protocols on one port: whoever chose this one shows a certificate of one
+  /// of these roles, whatever `peer_certificate` and `roles` say, or sees the alerts of any
+  /// refusal.
+  struct Strict {
+    std::string alpn;
+    std::vector<Role> roles;
+  };
+  std::optional<Strict> strict;
   /// Runs inside the verify step (revocation and the like), so a refused peer sees the same alert
   /// as any other.
   std::function<Status(const PeerIdentity&)> admit;

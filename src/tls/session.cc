@@ -240,14 +240,19 @@ int client_hello_callback(SSL* ssl, int* alert, void* context) {
   return SSL_CLIENT_HELLO_SUCCESS;
 }
 
-int alpn_callback(SSL*, const unsigned char** out, unsigned char* out_size, const unsigned char* in,
-                  unsigned int in_size, void* context) {
+int alpn_callback(SSL* ssl, const unsigned char** out, unsigned char* out_size,
+                  const unsigned char* in, unsigned int in_size, void* context) {
   const auto* impl = static_cast<const Context::Impl*>(context);
   for (const auto& name : impl->options.alpn) {
     for (unsigned at = 0; at < in_size; at += 1U + in[at]) {
       const unsigned size = in[at];
       if (at + 1 + size > in_size) break;
       if (size != name.size() || std::memcmp(in + at + 1, name.data(), size) != 0) continue;
+      if (const auto& strict = impl->options.strict; strict && strict->alpn == name) {
+        // Runs before our CertificateRequest leaves.
+        SSL_set_verify(ssl, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
+        static_cast<Session::Impl*>(SSL_get_app_data(ssl))->expected.roles = strict->roles;
+      }
       *out = in + at + 1;
       *out_size = static_cast<unsigned char>(size);
       return SSL_TLSEXT_ERR_OK;

@@ -347,6 +347,41 @@ TEST(Server, JudgedByItsClient) {
             "tls.wrong_peer");
 }
 
+TEST(Session, AStrictProtocolNeedsItsRolesOnAPortThatIsOpenToAll) {
+  const crypto::TestPki pki;
+  const FakeClock clock(pki.now_s * 1000);
+  const auto controller = pki.leaf(Role::kController, "c");
+  const auto device = pki.leaf(Role::kDevice, "pump-17");
+  const auto router = pki.leaf(Role::kRouter, "router-1");
+  auto o = test_options(pki, Side::kServer, &controller, &clock);
+  o.alpn = {"sally-ctrl/1", "http/1.1"};
+  o.alpn_optional = true;
+  o.peer_certificate = PeerCertificate::kOptional;
+  o.strict = {.alpn = "sally-ctrl/1", .roles = {Role::kRouter}};
+  const auto context = test_context(std::move(o));
+  const auto attempt = [&](std::string alpn, const crypto::TestLeaf* who) {
+    auto co = test_options(pki, Side::kClient, who, &clock);
+    co.alpn = {std::move(alpn)};
+    const auto client = crypto::must(Session::on_memory(test_context(std::move(co))));
+    const auto server = crypto::must(Session::on_memory(context));
+    client->handshake();
+    server->feed(client->take_output());
+    server->handshake();
+    client->feed(server->take_output());
+    client->handshake();
+    server->feed(client->take_output());
+    if (server->handshake().ok()) return std::string("ok");
+    const auto& bad = server->verify_error();
+    return std::string(bad ? bad->code() : server->error()->code()) + " " +
+           std::to_string(server->alert_sent());
+  };
+  EXPECT_EQ(attempt("sally-ctrl/1", &router), "ok");
+  EXPECT_EQ(attempt("sally-ctrl/1", &device), "crypto.wrong_role 42");
+  EXPECT_EQ(attempt("sally-ctrl/1", nullptr), "tls.no_certificate 116");
+  EXPECT_EQ(attempt("http/1.1", &device), "ok");
+  EXPECT_EQ(attempt("http/1.1", nullptr), "ok");
+}
+
 TEST(Context, RefusesHalfConfigurations) {
   const crypto::TestPki pki;
   const FakeClock clock(pki.now_s * 1000);

@@ -21,7 +21,7 @@ Result<PeerIdentity> Verifier::verify(const ContextOptions& options, const Expec
       options.side == Side::kClient ? crypto::Purpose::kTlsServer : crypto::Purpose::kTlsClient;
   policy.now_s = (options.clock != nullptr ? *options.clock : system_clock()).unix_s();
   policy.network = options.network.str();
-  policy.roles = options.roles;
+  policy.roles = expected.roles.empty() ? options.roles : expected.roles;
   TRY_ASSIGN(auto path, crypto::validate_path(leaf, presented, policy));
   PeerIdentity peer(std::move(path));
   if (!expected.host.empty() && !peer.leaf().matches_host(expected.host))

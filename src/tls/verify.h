@@ -16,6 +16,7 @@ namespace sally::tls {
 struct Expectation {
   std::string host;  ///< empty = not checked
   std::optional<std::pair<Role, std::string>> peer;
+  std::vector<Role> roles;  ///< instead of the context's, where not empty
 };
 
 /// Judges what a peer presented. Stateless; any thread.

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Certificates that a thief of nothing could not make: signed with the test network's own CA keys, wrong in one point each."""
+import base64
 import datetime
 import json
+import os
 import re
+import socket
+import ssl
 import subprocess
 import time
 
@@ -23,7 +27,40 @@ def pem(*certs):
 
 
 def key_pem(key):
-    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()).decode()
+    return key if isinstance(key, str) else key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()).decode()
+
+
+def stolen_key(certificate):
+    """What a thief makes of a certificate: a key file with the victim's public half and his own private one.
+
+    Libraries compare public halves only, so they load it and send the victim's certificate with a proof that is wrong."""
+    secret = ec.generate_private_key(ec.SECP256R1()).private_numbers().private_value.to_bytes(32, "big")
+    point = certificate.public_key().public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
+    body = b"\x02\x01\x01\x04\x20" + secret + bytes.fromhex("a00a06082a8648ce3d030107a144034200") + point
+    der = base64.encodebytes(b"\x30" + bytes([len(body)]) + body).decode()
+    return f"-----BEGIN EC PRIVATE KEY-----\n{der}-----END EC PRIVATE KEY-----\n"
+
+
+def hello(network):
+    """The frame with which a device's lane begins (docs/wire-protocol.md)."""
+    field = lambda tag, value: bytes([tag << 3 | 2, len(value)]) + value
+    message = b"\x08\x01\x10\x01" + field(4, network.encode()) + field(5, os.urandom(16))
+    payload = field(1, message)
+    return bytes(4) + len(payload).to_bytes(3, "little") + b"\x0c" + bytes(8) + payload
+
+
+def tls(port, alpn=None, key=None, chain=(), folder=None):
+    """A connection as TLS client that believes any server."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if key is not None:
+        path = folder / "client.pem"
+        path.write_text(key_pem(key) + pem(*chain))
+        context.load_cert_chain(path)
+    if alpn:
+        context.set_alpn_protocols([alpn])
+    return context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=10))
 
 
 class Identity:

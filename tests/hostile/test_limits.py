@@ -4,14 +4,13 @@ import json
 import os
 import re
 import socket
-import ssl
 import statistics
 import threading
 import time
 from contextlib import contextmanager
 
 import pytest
-from forge import Identity, key_pem, pem
+from forge import Identity, hello, tls
 from harness import pids_of, wait_for
 
 
@@ -65,6 +64,10 @@ def rss_mb(pid):
         return next(int(line.split()[1]) for line in f if line.startswith("VmRSS")) / 1024
 
 
+def codes(net, program):
+    return re.findall(r"code=(\S+)", net.log(program))
+
+
 def listeners(net):
     return {"router": net.router_port, "controller": net.port}
 
@@ -109,6 +112,7 @@ def test_256_strangers_end_at_their_limits_and_nobody_else_notices(net, flow, li
     port = listeners(net)[listener]
     pid = pids_of(net.context)[f"sally-{listener}"][0]
     before = rss_mb(pid)
+    told = net.log(listener).count("connection refused by limit")
     start = time.monotonic()
     first = {"garbage": os.urandom(4096), "silent": b"", "slow": b"\x16", "endless": ENDLESS_RECORD}[kind]
     with peers(port, 256, first) as attackers:
@@ -126,54 +130,56 @@ def test_256_strangers_end_at_their_limits_and_nobody_else_notices(net, flow, li
         if kind in ("slow", "endless"):
             feeder.start()
         times = measure(2.0)
-        grown = rss_mb(pid) - before
-        wait_for(lambda: all(closed(s) for s in attackers), seconds=max(1.0, 9 - (time.monotonic() - start)), what="all strangers ended")
+        grown = []
+
+        def all_ended():
+            grown.append(rss_mb(pid) - before)
+            return all(closed(s) for s in attackers)
+
+        wait_for(all_ended, seconds=max(1.0, 9 - (time.monotonic() - start)), what="all strangers ended")
         stop.set()
         if feeder.ident:
             feeder.join()
     times.sort()
     assert times[int(len(times) * 0.99)] < 250, (statistics.median(times), times[-5:])
-    assert grown < 64
+    assert max(grown) < 64
+    # One source may have 64 handshakes under way; the others of these 256 were turned away at once.
+    if kind in ("silent", "slow"):
+        assert net.log(listener).count("connection refused by limit") > told
     measure(0.1)  # and the listener still serves
     assert net.sally("status")[0]["network"]["routers"][0]["online"]
 
 
-def tls(net, identity, folder, port, alpn):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    if identity is not None:
-        path = folder / "id.pem"
-        path.write_text(key_pem(identity.key) + pem(*identity.chain))
-        context.load_cert_chain(path)
-    if alpn:
-        context.set_alpn_protocols([alpn])
-    return context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=10))
+HELLO = object()  # replaced by a genuine one
+GARBAGE = bytes(range(256)) * 256
 
 
-@pytest.mark.parametrize("what,first,code", [("silence", b"", "lane.no_hello"), ("garbage", bytes(range(256)) * 256, "wire."),
-                                             ("ping before hello", bytes(7) + b"\x0a" + bytes(8), "lane.protocol")])
+@pytest.mark.parametrize("what,first,code", [("silence", [], "lane.no_hello"), ("garbage", [GARBAGE], "wire."),
+                                             ("ping before hello", [bytes(7) + b"\x0a" + bytes(8)], "lane.protocol"),
+                                             ("garbage after hello", [HELLO, GARBAGE], "wire."), ("a second hello", [HELLO, HELLO], "lane.protocol")])
 def test_a_device_that_does_not_speak_the_protocol_loses_its_lane_only(net, flow, tmp_path, what, first, code):
     measure, device = flow
-    with tls(net, Identity(device.identity), tmp_path, net.router_port, "sally-edge/1") as s:
-        if first:
-            try:
-                s.sendall(first)
-            except OSError:
-                pass
+    before = len(codes(net, "router"))
+    me = Identity(device.identity)
+    with tls(net.router_port, "sally-edge/1", me.key, me.chain, tmp_path) as s:
+        try:
+            for piece in first:
+                s.sendall(hello(me.network) if piece is HELLO else piece)
+        except OSError:
+            pass
         s.settimeout(10)
         try:
             while s.recv(65536):
                 pass
         except OSError:
             pass
-    wait_for(lambda: f"code={code}" in net.log("router"), what=f"{code} in the router's log")
+    wait_for(lambda: any(c.startswith(code) for c in codes(net, "router")[before:]), what=f"{code} in the router's log")
     measure(0.1)
 
 
 def http(net, raw, folder=None, identity=None, timeout=15):
     """Sends raw bytes; status codes of the answers that came, in order, and the last body."""
-    with tls(net, identity, folder, net.port, None) as s:
+    with tls(net.port, None, identity and identity.key, identity.chain if identity else (), folder) as s:
         s.settimeout(timeout)
         try:
             s.sendall(raw)
@@ -210,21 +216,56 @@ def test_rest_limits_and_shapes(net):
         "NUL": (request(path="/version%00"), {404, 400}),
     }
     for what, (raw, allowed) in cases.items():
-        statuses, _ = http(net, raw)
+        statuses, body = http(net, raw)
         assert statuses and statuses[0] in allowed, (what, statuses)
-    pipelined = request().replace(b"Connection: close\r\n", b"") * 300
-    statuses, _ = http(net, pipelined[:-4] + b"\r\nConnection: close\r\n\r\n")
-    assert len(statuses) == 300 and set(statuses) == {200}, len(statuses)
-    with tls(net, None, None, net.port, None) as s:  # a head that never ends
-        s.settimeout(20)
-        s.sendall(b"GET / HTTP/1.1\r\n")
+        assert json.loads(body)["error"]["code"], (what, body)
+
+
+def test_ten_thousand_pipelined_requests(net, flow):
+    measure, _ = flow
+    count = 10_000
+    one = b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n"
+    pid = pids_of(net.context)["sally-controller"][0]
+    before = rss_mb(pid)
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(http(net, one * (count - 1) + request())[0]))
+    thread.start()
+    times = measure(0.5)
+    while thread.is_alive():
+        times += measure(0.1)
+    # In order, all of them, or the connection's end: never a wait without limit.
+    assert answers[0] and set(answers[0]) == {200} and len(answers[0]) == count, len(answers[0])
+    assert rss_mb(pid) - before < 64
+    times.sort()
+    assert times[int(len(times) * 0.99)] < 250
+
+
+@pytest.mark.parametrize("what,first,piece", [("head", b"GET / HTTP/1.1\r\n", b"X: y\r\n"),
+                                              ("body", request("POST", "/enroll?method=ott&token=x", ["Content-Length: 100000"]), b"a"),
+                                              ("chunks", request("POST", "/enroll?method=ott&token=x", ["Transfer-Encoding: chunked"]), b"1\r\na\r\n")])
+def test_a_request_that_drips_ends_at_its_deadline(net, what, first, piece):
+    """Ten seconds from its first byte, however busily it drips."""
+    with tls(net.port) as s:
+        s.sendall(first)
+        s.settimeout(0.2)
         start = time.monotonic()
-        try:
-            while time.monotonic() - start < 18 and s.recv(1000):
-                pass
-        except OSError:
-            pass
-        assert time.monotonic() - start < 15, "a slow head is served for ever"
+        data = b""
+        while time.monotonic() - start < 15:
+            try:
+                got = s.recv(4096)
+                data += got
+                if not got:
+                    break
+            except TimeoutError:
+                try:
+                    s.sendall(piece)
+                except OSError:
+                    break
+            except OSError:
+                break
+        took = time.monotonic() - start
+    assert 8 < took < 13, took
+    assert data.startswith(b"HTTP/1.1 408 ") and json.loads(data.rsplit(b"\r\n\r\n", 1)[-1])["error"]["code"] == "http.timeout"
 
 
 ROUTES = [("GET", "status"), ("GET", "audit"), ("GET", "audit/verify"), ("GET", "devices"), ("POST", "devices"), ("GET", "devices/x"), ("DELETE", "devices/x"), ("GET", "routers"), ("POST", "routers"),
@@ -287,7 +328,7 @@ def test_a_foreign_admin_is_nobody_here(net, tmp_path):
     try:
         stranger = Identity(other.context / "admin.json")
         with pytest.raises(OSError):
-            with tls(net, stranger, tmp_path, net.port, None) as s:
+            with tls(net.port, None, stranger.key, stranger.chain, tmp_path) as s:
                 s.sendall(request("GET", "/fleet/v1/devices"))
                 if not s.recv(100):
                     raise ConnectionResetError
@@ -308,6 +349,9 @@ def test_the_agents_socket(flow):
             idle.append(s)
         except OSError:
             pass
+    assert len(idle) > 16
+    # Silent clients make room for one who asks.
+    assert device.status().get("online")
     for s in idle:
         s.close()
     for line in (b"\n", b"{}\n", b"[]\n", b'{"request":"nothing"}\n', b'{"request":"forward"}\n', b"\xff\xfe\n", b"a" * 200_000):

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who is refused before any byte of the application: what the peer sees, and what our log says.
 
-A certificate without its key (a stolen one) is in src/tls: no TLS library of another language can be made to send it.
 GHSA-mrpr, GHSA-hhm9: the chain is valid for somebody, the leaf's key is proven for nobody else."""
 import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from forge import Forge, Identity, Peer
+from forge import Forge, Identity, Peer, hello, stolen_key, tls
 from harness import fields, wait_for
 
 
@@ -18,6 +17,16 @@ def world(net):
 
 def codes(net, program):
     return [fields(line).get("code") for line in net.log(program).splitlines() if " handshake failed" in line or "refused" in line]
+
+
+def refused(net, listener, folder, key=None, chain=(), alert=42, code="", alpn=None, options=()):
+    """One handshake that must fail: the alert the peer saw, and the reason in our log."""
+    port, protocol = (net.router_port, "sally-edge/1") if listener == "router" else (net.port, "sally-ctrl/1")
+    before = len(codes(net, listener))
+    peer = Peer(folder, port, alpn or protocol, key, chain, options)
+    assert not peer.accepted and peer.alert == alert, (peer.alert, peer.output)
+    new = wait_for(lambda: codes(net, listener)[before:], what="a log line")
+    assert any(c and c.startswith(code) for c in new), new
 
 
 BAD = {
@@ -41,59 +50,61 @@ def test_bad_certificates_look_the_same_to_the_peer_and_differ_in_our_log(world,
     net, forge, _, _ = world
     make, code = BAD[what]
     key, cert = make(forge)
-    port, alpn = (net.router_port, "sally-edge/1") if listener == "router" else (net.port, "sally-ctrl/1")
-    before = len(codes(net, listener))
-    peer = Peer(tmp_path, port, alpn, key, (cert,))
-    assert not peer.accepted and peer.alert == 42, peer.output
-    new = wait_for(lambda: codes(net, listener)[before:], what="a log line")
-    assert any(c and c.startswith(code) for c in new), new
+    refused(net, listener, tmp_path, key, (cert,), code=code)
 
 
-def test_intermediate_as_leaf(world, tmp_path):
+@pytest.mark.parametrize("listener", ["router", "controller"])
+def test_intermediate_as_leaf(world, tmp_path, listener):
     net, forge, _, _ = world
     cert, key = forge.ca["device"]
-    peer = Peer(tmp_path, net.router_port, "sally-edge/1", key, (cert,))
-    assert peer.alert == 42, peer.output
+    refused(net, listener, tmp_path, key, (cert,), code="crypto.")
 
 
-def test_no_certificate(world, tmp_path):
+@pytest.mark.parametrize("listener", ["router", "controller"])
+def test_no_certificate(world, tmp_path, listener):
+    """116 on every lane. The controller's port asks REST clients for one and works without; a control lane does not."""
     net, _, _, _ = world
-    assert Peer(tmp_path, net.router_port).alert == 116
-    # REST asks for one and works without; a control lane does not.
-    assert not Peer(tmp_path, net.port, "sally-ctrl/1").accepted
+    refused(net, listener, tmp_path, alert=116, code="tls.no_certificate")
+
+
+@pytest.mark.parametrize("listener", ["router", "controller"])
+def test_a_stolen_certificate_without_its_key(world, tmp_path, listener):
+    net, _, _, other = world
+    victim = other if listener == "router" else Identity(net.context / "router/identity.json")
+    refused(net, listener, tmp_path, stolen_key(victim.chain[0]), victim.chain, alert=51, code="tls.handshake")
 
 
 @pytest.mark.parametrize("claims", ["device", "router", "controller", "admin", "signer"])
 def test_ghsa_mrpr_756c_xm47_own_leaf_with_genuine_filler(world, tmp_path, claims):
     net, forge, device, other = world
     key, fake = forge.leaf(role=claims, name=other.id, ca="self")
-    for port, alpn in ((net.router_port, "sally-edge/1"), (net.port, "sally-ctrl/1")):
+    for listener in ("router", "controller"):
         for filler in (device.chain, other.chain, forge.device.bundle, [*other.chain, *forge.device.bundle]):
-            peer = Peer(tmp_path, port, alpn, key, (fake, *filler))
-            assert not peer.accepted and peer.alert == 42, peer.output
+            refused(net, listener, tmp_path, key, (fake, *filler), code="crypto.unknown_ca")
 
 
 def test_ghsa_hhm9_wf63_g7qj_only_the_proven_leaf_counts(world, tmp_path):
     net, _, device, other = world
-    before = net.log("router").count("router.device_up")
+    lines = lambda: [line for line in net.log("router").splitlines() if "router.device_up" in line]
     # Ours first, somebody else's genuine leaf behind it, in several orders: we are ourselves or nobody.
     for rest in ((other.chain[0],), (device.chain[1], other.chain[0]), (other.chain[0], device.chain[1]), (device.chain[0], other.chain[0], other.chain[1])):
-        Peer(tmp_path, net.router_port, "sally-edge/1", device.key, (device.chain[0], *rest))
-    seen = net.log("router").split("router.device_up")[before + 1:]
-    ups = [line.split()[0] for line in seen]
-    assert all(u == f"device={device.id}" for u in ups), ups
-    # (A lane counts as up after its HELLO, which s_client does not send; the acceptor's own log names nobody else either.)
-    assert f"device/{other.id}" not in "".join(seen)
+        before = len(lines())
+        with tls(net.router_port, "sally-edge/1", device.key, (device.chain[0], *rest), tmp_path) as s:
+            s.sendall(hello(device.network))
+            new = wait_for(lambda: lines()[before:], what="a lane that is up")
+        assert [fields(line)["device"] for line in new] == [device.id], new
+        assert not any(other.id in line for line in new)
+    # The other's leaf first is a claim that the key does not prove.
+    for chain in ((other.chain[0], device.chain[0]), (other.chain[0], device.chain[0], other.chain[1])):
+        refused(net, "router", tmp_path, stolen_key(other.chain[0]), chain, alert=51, code="tls.handshake")
 
 
 def test_every_listener_takes_its_own_roles_only(world, tmp_path):
     net, forge, device, _ = world
     router = Identity(net.context / "router/identity.json")
     admin = Identity(net.context / "admin.json")
-    for who, port, alpn in ((router, net.router_port, "sally-edge/1"), (admin, net.router_port, "sally-edge/1"),
-                            (device, net.port, "sally-ctrl/1"), (admin, net.port, "sally-ctrl/1")):
-        peer = Peer(tmp_path, port, alpn, who.key, who.chain)
-        assert not peer.accepted, (alpn, peer.output)
+    for who, listener in ((router, "router"), (admin, "router"), (device, "controller"), (admin, "controller")):
+        refused(net, listener, tmp_path, who.key, who.chain, code="crypto.wrong_role")
     # The same program lets the right ones in: the refusals above are not a broken test.
     assert Peer(tmp_path, net.router_port, "sally-edge/1", device.key, device.chain).accepted
     assert Peer(tmp_path, net.port, "sally-ctrl/1", router.key, router.chain).accepted
@@ -104,6 +115,8 @@ def test_what_is_not_tls_13_or_not_our_protocol(world, tmp_path):
     assert Peer(tmp_path, net.router_port, "sally-edge/1", device.key, device.chain, ("-tls1_2",)).alert == 70
     assert Peer(tmp_path, net.port, None, options=("-tls1_2",)).alert == 70
     assert Peer(tmp_path, net.router_port, "h2", device.key, device.chain).alert == 120
-    assert not Peer(tmp_path, net.router_port, None, device.key, device.chain).accepted
+    assert Peer(tmp_path, net.port, "h2", device.key, device.chain).alert == 120
+    assert Peer(tmp_path, net.router_port, "sally-ctrl/1", device.key, device.chain).alert == 120
+    assert Peer(tmp_path, net.router_port, None, device.key, device.chain).alert == 120
     assert Peer(tmp_path, net.router_port, "sally-edge/1", device.key, device.chain, ("-groups", "P-256")).alert == 40
     assert Peer(tmp_path, net.router_port, "sally-edge/1", device.key, device.chain, ("-groups", "X25519")).accepted

@@ -61,7 +61,15 @@ def works(port):
 
 def kill(pid):
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not os.path.exists(f"/proc/{pid}") or open(f"/proc/{pid}/stat").read().split()[2] == "Z", what="process gone")
+
+    def gone():
+        try:
+            with open(f"/proc/{pid}/stat") as f:
+                return f.read().rsplit(")", 1)[1].split()[0] == "Z"
+        except OSError:  # it may vanish between open and read, too
+            return True
+
+    wait_for(gone, what="process gone")
 
 
 @pytest.mark.parametrize("victim", ["controller", "router", "hosting agent", "dialing agent"])
