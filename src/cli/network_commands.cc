@@ -185,8 +185,10 @@ Status up(const Common& c, const UpOptions& given) {
     TRY(load_settings(o));
   } else {
     if (o.name.empty()) o.name = this_host();
-    TRY(make_network(o));
+    // The settings first: a network without them could not be started again.
+    TRY(fs::make_dirs(o.dir));
     TRY(save_settings(o));
+    TRY(make_network(o));
   }
   if (o.detach) {
     TRY(spawn_detached({sibling("sally"), "up", "--dir", o.dir}, o.dir + "/up.log"));
