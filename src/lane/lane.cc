@@ -477,9 +477,12 @@ Status Lane::dispatch_circuit(const wire::FrameHeader& header, ByteView payload,
     }
     case wire::FrameType::kSetupErr: {
       TRY_ASSIGN(const auto err, wire::decode_setup_err(payload));
+      // Before the label goes: a circuit that stands on this lane is in its table, or it would
+      // outlive the lane without being told.
+      if (a != draining_.get() && a->remote_ != 0)
+        return fail(Errc::kProtocol, "SETUP_ERR after SETUP_OK");
       labels_.release(header.label);
       if (a == draining_.get()) return {};
-      if (a->remote_ != 0) return fail(Errc::kProtocol, "SETUP_ERR after SETUP_OK");
       detach(*a);
       a->on_setup_err(err);
       return {};

@@ -352,6 +352,20 @@ TEST_F(LaneTest, NothingMayComeBetweenSetupAndItsAnswer) {
   }
 }
 
+TEST_F(LaneTest, ARefusalAfterTheAnswerClosesTheLaneAndItsCircuits) {
+  connect_up();
+  Probe a;
+  ASSERT_TRUE(lane->attach(a, 5));
+  peer->frame(
+      {.label = a.local_label(), .type = FrameType::kSetupErr},
+      wire::encode(wire::SetupErr{
+          .circuit = {}, .attempt = 0, .hop = {}, .code = wire::SetupCode::kRefused, .text = {}}));
+  expect_refused("lane.protocol");
+  EXPECT_EQ(a.reset, wire::ResetCode::kLaneLost);
+  EXPECT_EQ(a.lane(), nullptr);
+  EXPECT_FALSE(a.refused);
+}
+
 TEST_F(LaneTest, ControlMessagesAreCapped) {
   connect_up({.max_control = 40'000});
   for (int i = 0; i < 3; ++i)

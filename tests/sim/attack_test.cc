@@ -534,5 +534,60 @@ TEST_F(AttackTest, KeysOfTheInnerTlsChangeUnderData) {
   EXPECT_GT(client.circuit->session().key_updates_sent(), 30U);
 }
 
+TEST_F(AttackTest, ARefusalOfAnOpenCircuitCostsTheGuiltyItsLane) {
+  bring_up_host();
+  bring_up_pump();
+  for (const bool as_host : {false, true}) {
+    auto m = raw("mallory");
+    std::optional<Result<std::unique_ptr<sdk::Circuit>>> victim;
+    std::unique_ptr<Recorder> client;
+    if (as_host) {
+      host->engine->unbind(binding);
+      ASSERT_EQ(m->bind("s-1"), SetupCode::kNone);
+      m->on_setup = [&](const auto& a) { m->answer(a, m->leaf, m->card); };
+      ASSERT_TRUE(world.until([&] { return world.controller.terminators.size() == 1; }));
+      victim = world.dial(*pump, "plant-mqtt");
+      ASSERT_TRUE(victim && *victim);
+      client = std::make_unique<Recorder>(std::move(**victim));
+    } else {
+      ASSERT_EQ(m->open(m->sealed(m->setup("s-1"))), SetupCode::kNone);
+      m->finish_handshake(m->ends.back());
+      ASSERT_TRUE(world.until([&] { return server.streams.size() == 1; }));
+    }
+    Recorder& other = as_host ? *client : *server.streams[0];
+    m->lane->send_setup_err(
+        m->ends.back().remote_label(),
+        {.circuit = {}, .attempt = 0, .hop = "mallory", .code = SetupCode::kRefused, .text = {}});
+    EXPECT_TRUE(world.until([&] { return m->down.has_value(); })) << as_host;
+    // The other end is told, and what it still sends meets no lane that is gone.
+    other.send(Bytes(100'000, 1));
+    EXPECT_TRUE(world.until([&] { return other.cut.has_value(); }, 3'000)) << as_host;
+    EXPECT_TRUE(world.until([&] { return world.router->circuits() == 0; }, 3'000)) << as_host;
+  }
+}
+
+TEST_F(AttackTest, BothEndsOfACircuitAreCutInOneTurn) {
+  bring_up_host();
+  bring_up_pump();
+  auto r = world.dial(*pump, "plant-mqtt");
+  ASSERT_TRUE(r && *r);
+  Recorder client(std::move(**r));
+  ASSERT_TRUE(world.until([&] { return server.streams.size() == 1; }));
+  may_lose_lanes = true;
+  // One update takes both.
+  for (const char* id : {"pump", "host"}) {
+    world.controller.hold_op({wire::IdentityState{.id = id,
+                                                  .standing = wire::Standing::kSuspended,
+                                                  .credential_epoch = 0,
+                                                  .attr_epoch = 0,
+                                                  .at_ms = now_ms()}});
+  }
+  world.controller.push_all();
+  EXPECT_TRUE(world.until([&] { return client.cut && server.streams[0]->cut; }));
+  EXPECT_TRUE(world.until([&] { return world.router->circuits() == 0; }));
+  host.reset();
+  pump.reset();
+}
+
 }  // namespace
 }  // namespace sally::sim

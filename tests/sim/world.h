@@ -108,7 +108,14 @@ class FakeController final : public lane::LaneOwner {
                             .at_ms = now_ms()}});
   }
   void op(wire::StateOp o) {
+    hold_op(std::move(o));
+    push_all();
+  }
+  /// Several of them reach the router in one update, at push_all.
+  void hold_op(wire::StateOp o) {
     if (!writer_.append(o)) std::abort();
+  }
+  void push_all() {
     for (auto& l : lanes_) push(*l);
   }
   [[nodiscard]] bool heard(const std::string& code) const {
