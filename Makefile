@@ -32,9 +32,10 @@ format:
 	@$(RUN) scripts/format
 
 ## make exec CMD='...'    a command with the built programs on PATH; make shell: a shell
-exec:
-	@$(RUN) bash -c '$(CMD)'
-shell:
+exec: export SALLY_CMD := $(value CMD)
+exec: build-release
+	@$(RUN) bash -c "$$SALLY_CMD"
+shell: build-release
 	@$(RUN) bash
 
 ## make fuzz T=seconds    every fuzz target for T seconds

@@ -3,9 +3,11 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 #include <cstdio>
+#include <thread>
 
 #include "base/clock.h"
 #include "base/fs.h"
@@ -14,6 +16,7 @@
 #include "cli/fleet.h"
 #include "cli/supervisor.h"
 #include "identity/enroll.h"
+#include "loop/net.h"
 #include "loop/process.h"
 
 namespace sally::cli {
@@ -72,6 +75,28 @@ Status run_to_end(const std::string& program, const std::vector<std::string>& ar
              loop::Process::spawn(loop, options, [&](loop::Process::Exit e) { exit = e; }));
   loop.run_until([&] { return exit.has_value(); }, 60'000);
   if (!exit || exit->code != 0) return fail(Errc::kFailed, program + " failed", Source::kLocal);
+  return {};
+}
+
+// Said at once, not found in a log later. (Between this look and the daemons' own bind somebody may
+// still be faster; then the supervisor tries again.)
+Status check_ports(const UpOptions& o) {
+  if (o.port == o.router_port) {
+    return fail(Errc::kUsage, "--port and --router-port are both " + std::to_string(o.port),
+                Source::kConfig);
+  }
+  loop::Loop loop;
+  for (const auto& [port, option] :
+       {std::pair{o.port, "--port"}, std::pair{o.router_port, "--router-port"}}) {
+    const auto free =
+        loop::Listener::tcp(loop, o.listen, port, [](loop::Fd, const loop::Address&) {});
+    if (!free) {
+      return fail(Errc::kConflict,
+                  "cannot listen on port " + std::to_string(port) + ": " + free.error().context() +
+                      ". Choose another one with " + option + ", or another address with --listen",
+                  Source::kConfig);
+    }
+  }
   return {};
 }
 
@@ -183,8 +208,10 @@ Status up(const Common& c, const UpOptions& given) {
     return fail(Errc::kRunning, "the network in " + o.dir + " is up already", Source::kConfig);
   if (fs::exists(o.dir + "/controller")) {
     TRY(load_settings(o));
+    TRY(check_ports(o));
   } else {
     if (o.name.empty()) o.name = this_host();
+    TRY(check_ports(o));
     // The settings first: a network without them could not be started again.
     TRY(fs::make_dirs(o.dir));
     TRY(save_settings(o));
@@ -192,9 +219,12 @@ Status up(const Common& c, const UpOptions& given) {
   }
   if (o.detach) {
     TRY(spawn_detached({sibling("sally"), "up", "--dir", o.dir}, o.dir + "/up.log"));
-    if (!wait_until([&] { return ready(o.dir); }, kReadyMs))
-      return fail(Errc::kFailed, "the network did not get ready. See " + o.dir + "/*.log",
+    if (!wait_until([&] { return ready(o.dir); }, kReadyMs)) {
+      (void)down(Common{.context = {}, .out = Output(Format::kName)}, o.dir);
+      return fail(Errc::kFailed,
+                  "the network did not get ready and was ended again. See " + o.dir + "/*.log",
                   Source::kLocal);
+    }
     say_ready(c, o);
     return {};
   }
@@ -217,9 +247,21 @@ Status up(const Common& c, const UpOptions& given) {
        .args = {"--dir", o.dir + "/agent"},
        .log_path = o.dir + "/agent.log",
        .only_if_exists = o.dir + "/agent/identity.json"}};
-  return run_supervisor(o.dir + "/up.lock", std::move(programs), [&] {
+  // Asked from a thread of its own: the supervisor's loop does not wait for anybody.
+  std::atomic<bool> over = false;
+  std::thread watcher;
+  const Status ended = run_supervisor(o.dir + "/up.lock", std::move(programs), [&] {
     c.out.say("starting the network in " + o.dir + "; Ctrl-C ends it");
+    watcher = std::thread([&] {
+      const bool up = wait_until([&] { return over || ready(o.dir); }, kReadyMs);
+      if (over) return;
+      if (up) return say_ready(c, o);
+      std::fprintf(stderr, "sally: not ready yet; going on. See %s/*.log\n", o.dir.c_str());
+    });
   });
+  over = true;
+  if (watcher.joinable()) watcher.join();
+  return ended;
 }
 
 Status supervise_agent(const std::string& dir) {
@@ -381,7 +423,7 @@ Status login(const Common& c, const std::string& token, const std::string& dir_o
 Status audit_list(const Common& c, std::uint64_t limit) {
   TRY_ASSIGN(const auto fleet, Fleet::open(context_dir(c.context)));
   TRY_ASSIGN(const auto v, fleet.get("/fleet/v1/audit?limit=" + std::to_string(limit)));
-  c.out.list(v.at("items").get_array(), {{"TIME", "time"},
+  c.out.list(v.at("items").get_array(), {{"TIME", "at"},
                                          {"ACTOR", "actor"},
                                          {"ACTION", "action"},
                                          {"SUBJECT", "subject"},

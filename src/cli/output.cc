@@ -48,8 +48,10 @@ std::string csv(const std::string& text) {
   return out + '"';
 }
 
+// Flushed: `sally up` goes on for days, and its lines may go to a file.
 void put(const std::string& line) {
   std::printf("%s\n", line.c_str());
+  std::fflush(stdout);
 }
 
 }  // namespace
@@ -68,7 +70,8 @@ std::string cell(const json::object& item, std::string_view path) {
   const json::object* at = &item;
   for (;;) {
     const auto dot = path.find('.');
-    const auto* v = at->if_contains({path.data(), std::min(dot, path.size())});
+    const std::string member(path.substr(0, dot));
+    const auto* v = at->if_contains(member);
     if (v == nullptr) return "-";
     if (dot == std::string_view::npos) return safe(plain(*v));
     if (!v->is_object()) return "-";
