@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "cli/output.h"
+#include "crypto/path.h"
 
 namespace sally::cli {
 
@@ -75,6 +76,9 @@ Status forward(const Common& common, const std::string& dir, const std::string& 
 /// Standard input and output to a service. SALLY_E_* in `sdk_code` where the SDK refused.
 Status connect(const std::string& dir, const std::string& service, int& sdk_code);
 
+/// kUsage where the token says that it makes something else: told before it is used up. Only a
+/// hint, nothing is verified yet; who enrols checks the role of what comes back.
+Status expect_token_for(const std::string& token, crypto::Role role);
 /// Path of a program that is installed beside this one.
 std::string sibling(const std::string& program);
 /// Starts `args` as a process of its own session that outlives us; its output goes to `log_path`.

@@ -71,6 +71,18 @@ bool pump_stdio(int fd) {
 
 }  // namespace
 
+Status expect_token_for(const std::string& token, crypto::Role role) {
+  const auto parsed = identity::parse_token(token);
+  // A token without a kind, or one that cannot be read, is the enrolment's to judge.
+  if (!parsed || !parsed->role || *parsed->role == role) return {};
+  std::string text = "this token is for role " + std::string(crypto::role_name(*parsed->role)) +
+                     ", this command for role " + std::string(crypto::role_name(role)) +
+                     "; it was not used";
+  if (*parsed->role == crypto::Role::kAdmin) text += ". Use `sally login TOKEN`";
+  if (*parsed->role == crypto::Role::kDevice) text += ". Use `sally join TOKEN`";
+  return fail(Errc::kUsage, std::move(text), Source::kConfig);
+}
+
 Status join(const Common& c, const JoinOptions& o) {
   if (o.key != "file")
     return fail(Errc::kNotBuilt,
@@ -84,6 +96,7 @@ Status join(const Common& c, const JoinOptions& o) {
     return fail(Errc::kConflict,
                 path + " exists: this folder is a device already. Name another one with --dir",
                 Source::kConfig);
+  TRY(expect_token_for(o.token, crypto::Role::kDevice));
   TRY(fs::make_dirs(dir));
   TRY_ASSIGN(const auto identity, identity::blocking_enroll(o.token));
   if (identity.role != crypto::Role::kDevice)

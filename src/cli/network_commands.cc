@@ -408,6 +408,7 @@ Status login(const Common& c, const std::string& token, const std::string& dir_o
   const std::string path = dir + "/admin.json";
   if (fs::exists(path))
     return fail(Errc::kConflict, path + " exists. Name another folder with --dir", Source::kConfig);
+  TRY(expect_token_for(token, crypto::Role::kAdmin));
   TRY(fs::make_dirs(dir));
   TRY_ASSIGN(const auto identity, identity::blocking_enroll(token));
   if (identity.role != crypto::Role::kAdmin)

@@ -65,8 +65,14 @@ def test_tokens_of_another_network_and_kind(net, tmp_path):
         assert e.value.code == 400 and json.loads(e.value.read())["error"]["code"] == "INVALID_ENROLLMENT_TOKEN"
     finally:
         other.close()
-    admin = net.sally("admin", "add", "alice")[0]["token"]
+    # At the wrong door a token says so and stays good for the right one.
+    admin, device = net.sally("admin", "add", "alice")[0]["token"], token_of(net, "wrong-door")
     assert refused(admin, tmp_path / "b").exit == 2
+    with pytest.raises(Failed) as e:
+        sally("login", device, "--dir", tmp_path / "c")
+    assert e.value.exit == 2
+    assert subprocess.run([SALLY, "login", admin, "--dir", tmp_path / "c"], capture_output=True, check=False).returncode == 0
+    join(device, tmp_path / "e")
 
 
 def test_a_request_decides_nothing_but_the_key(net, tmp_path):
@@ -167,9 +173,10 @@ def test_every_command_teaches():
 
 
 def test_formats(net):
+    token_of(net, "listed")
     for fmt in ("table", "wide", "json", "jsonl", "csv", "name"):
         out = subprocess.run([SALLY, "--context", str(net.context), "-o", fmt, "device", "list"], capture_output=True, text=True, check=True).stdout
-        assert "one" in out, fmt
+        assert "listed" in out, fmt
 
 
 def test_a_token_as_qr_code(net, tmp_path):

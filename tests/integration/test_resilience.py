@@ -135,11 +135,11 @@ def test_damaged_files_are_refused_loudly(net, echo):
     sally("down", "--dir", net.context)
     db = net.context / "controller/controller.db"
     good = db.read_bytes()
-    for bad in (good[: len(good) // 2], os.urandom(len(good))):
+    for bad in (good[: len(good) // 2], os.urandom(len(good)), b""):  # an empty file is a valid, empty database
         db.write_bytes(bad)
         run = subprocess.run([SALLY.replace("bin/sally", "bin/sally-controller"), "--dir", str(net.context / "controller"), "--listen", "127.0.0.1:0"],
                              capture_output=True, text=True, timeout=20, check=False)
-        assert run.returncode == 1 and "controller.db" in run.stderr or "store." in run.stderr, run.stderr
+        assert run.returncode == 1 and "ready" not in run.stdout and ("store." in run.stderr or "controller.no_network" in run.stderr), run.stderr
     db.write_bytes(good)
     sally("up", "--dir", net.context, "--detach")
     wait_for(lambda: works(port), what="the network from its good file")
