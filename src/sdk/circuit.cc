@@ -107,7 +107,7 @@ void Circuit::set_user(CircuitUser& user) {
 }
 
 Circuit::ReadResult Circuit::read(MutableBytes into) {
-  if (over_ || !open_) return {ReadKind::kNothing};
+  if ((over_ && !whole_) || !open_) return {ReadKind::kNothing};
   if (read_end_) return {ReadKind::kEnd};
   for (;;) {
     const tls::Io io = session_->read(into);
@@ -319,6 +319,9 @@ void Circuit::on_reset(const wire::Reset& reset) {
     die(Error(Errc::kReset, "cut: the grant or the identity was withdrawn"));
     return;
   }
+  // Nobody's wish: the peer had written its last byte, then it or the way to it was lost. What was
+  // acknowledged is the reader's. A peer that resets takes back what was not read yet.
+  whole_ = open_ && end_.recv().fin_received() && reset.code != wire::ResetCode::kClosed;
   std::string text = "cut: " + std::string(wire::reset_code_name(reset.code));
   if (!reset.text.empty()) text += ": " + reset.text;
   die(Error(Errc::kReset, std::move(text), Source::kPeer, true));
@@ -328,7 +331,9 @@ void Circuit::die(Error why) {
   if (over_) return;
   log::debug("sdk.circuit_failed",
              {{"circuit", id_.hex()}, {"code", why.code()}, {"why", why.context()}});
-  if (lane() != nullptr) lane()->reset(*this, wire::ResetCode::kClosed);
+  // A lingering circuit has told all it had: its time is over, nothing is taken back.
+  if (lane() != nullptr)
+    lane()->reset(*this, self_ != nullptr ? wire::ResetCode::kTimeout : wire::ResetCode::kClosed);
   end(&why);
 }
 

@@ -34,8 +34,9 @@ class CircuitUser {
   virtual void on_circuit_readable() = 0;
   /// write() takes again.
   virtual void on_circuit_writable() = 0;
-  /// The circuit was cut; once, and nothing follows. An orderly end is not told here: it is read()
-  /// giving kEnd after the user's own shutdown_write().
+  /// The circuit was cut; once, and nothing follows. When the peer had ended its direction before,
+  /// read() still gives the rest of it here, up to kEnd, though only inside this call. An orderly
+  /// end is not told here: it is read() giving kEnd after the user's own shutdown_write().
   virtual void on_circuit_over(const Error& why) = 0;
 };
 
@@ -137,6 +138,7 @@ class Circuit final : public lane::Attachment {
   bool write_blocked_ = false;
   bool readable_scheduled_ = false;
   bool over_ = false;
+  bool whole_ = false;        // once over_: all that the peer sent is here
   std::optional<Error> why_;  // once over_
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

@@ -45,7 +45,7 @@ void Pump::on_fd(loop::Watcher::Ready ready) {
 }
 
 void Pump::from_fd() {
-  for (int i = 0; i < kRecordsPerTurn && !fd_ended_ && !ended_; ++i) {
+  for (int i = 0; i < kRecordsPerTurn && !fd_ended_ && !ended_ && circuit_ != nullptr; ++i) {
     if (outward_at_ < outward_.size()) {
       outward_at_ += circuit_->write(ByteView(outward_).subspan(outward_at_));
       if (outward_at_ < outward_.size()) {
@@ -69,7 +69,7 @@ void Pump::from_fd() {
       return;
     }
   }
-  if (outward_at_ < outward_.size()) {
+  if (circuit_ != nullptr && outward_at_ < outward_.size()) {
     outward_at_ += circuit_->write(ByteView(outward_).subspan(outward_at_));
     if (outward_at_ < outward_.size()) watcher_->want_read(false);
   }
@@ -109,7 +109,13 @@ bool Pump::flush_to_fd() {
 void Pump::to_fd() {
   for (int i = 0; !ended_; ++i) {
     if (!flush_to_fd()) return;
-    if (circuit_ended_) return;
+    if (circuit_ended_) {
+      if (circuit_ == nullptr) {
+        ::shutdown(fd_.get(), SHUT_WR);
+        end(false);
+      }
+      return;
+    }
     if (i == kRecordsPerTurn) {
       loop_.defer([this, alive = alive_] {
         if (*alive && !ended_) to_fd();
@@ -137,11 +143,32 @@ void Pump::maybe_done() {
 }
 
 void Pump::cut() {
-  circuit_->abort(wire::ResetCode::kClosed);
+  if (circuit_ != nullptr) circuit_->abort(wire::ResetCode::kClosed);
   end(false);
 }
 
+// All that is left of the peer's direction; false when it has no end.
+bool Pump::take_rest() {
+  inward_.erase(inward_.begin(), inward_.begin() + static_cast<std::ptrdiff_t>(inward_at_));
+  inward_at_ = 0;
+  for (;;) {
+    const std::size_t had = inward_.size();
+    inward_.resize(had + kPiece);
+    const auto result = circuit_->read(MutableBytes(inward_).subspan(had));
+    inward_.resize(had + (result.kind == Circuit::ReadKind::kData ? result.n : 0));
+    if (result.kind != Circuit::ReadKind::kData) return result.kind == Circuit::ReadKind::kEnd;
+  }
+}
+
 void Pump::on_circuit_over(const Error&) {
+  if (circuit_ended_ || take_rest()) {
+    // The peer's direction is whole, a window of it at most waits for the descriptor. Ours is lost.
+    circuit_ended_ = true;
+    circuit_.reset();
+    watcher_->want_read(false);
+    to_fd();
+    return;
+  }
   // The application sees a reset, not an end: nobody may take a cut stream for a whole one.
   const linger hard{.l_onoff = 1, .l_linger = 0};
   ::setsockopt(fd_.get(), SOL_SOCKET, SO_LINGER, &hard, sizeof hard);

@@ -31,6 +31,7 @@ class Pump final : public CircuitUser {
   void from_fd();
   void to_fd();
   bool flush_to_fd();
+  bool take_rest();
   void maybe_done();
   void cut();
   void end(bool ok);

@@ -49,7 +49,8 @@ Result<std::size_t> BlockingStream::read(MutableBytes into) {
     }
     return n;
   }
-  if (error_) return fail(*error_);
+  // An end in order stays one, whatever became of our own direction.
+  if (!in_ended_ && error_) return fail(*error_);
   return std::size_t{0};
 }
 
@@ -109,7 +110,8 @@ void BlockingStream::pull() {
   for (;;) {
     {
       const std::lock_guard lock(mutex_);
-      if (in_ended_ || error_ || in_.size() - in_at_ >= kBuffer) return;
+      // At the end of the circuit all that is left is taken: a window at most.
+      if (in_ended_ || error_ || (in_.size() - in_at_ >= kBuffer && !circuit_->over())) return;
     }
     const auto result = circuit_->read(piece);
     if (result.kind == Circuit::ReadKind::kNothing) return;

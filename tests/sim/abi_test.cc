@@ -88,6 +88,17 @@ class AbiTest : public ::testing::Test {
     return s;
   }
 
+  static void wait_without_streams(sally_context* ctx) {
+    sally_status status{};
+    status.size = sizeof status;
+    for (int i = 0; i < 5'000; ++i) {
+      ASSERT_EQ(sally_get_status(ctx, &status), SALLY_OK);
+      if (status.streams == 0) return;
+      pause();
+    }
+    ADD_FAILURE() << status.streams << " streams";
+  }
+
   std::string dir;
   sally_context* host = nullptr;
   sally_context* pump = nullptr;
@@ -326,6 +337,44 @@ TEST_F(AbiTest, CloseWhileOthersBlock) {
   sally_stream_close(a);
   EXPECT_EQ(sally_read(b, &byte, 1), SALLY_E_CLOSED);
   sally_stream_reset(b);
+}
+
+TEST_F(AbiTest, WhatWasDeliveredIsReadAfterTheSenderHasGone) {
+  bring_up();
+  sally_stream* a = dial();
+  sally_stream* b = accept();
+  ASSERT_TRUE(a != nullptr && b != nullptr);
+  const std::string data(700'000, 'z');
+  EXPECT_EQ(sally_write(a, data.data(), data.size()), 700'000);
+  sally_stream_close(a);
+  sally_close(pump);  // returns when b's end has all of it, though nobody has read a byte yet
+  pump = nullptr;
+  wait_without_streams(host);
+  EXPECT_TRUE(read_all(b) == data);
+  sally_stream_close(b);
+}
+
+TEST_F(AbiTest, WhatWasDeliveredReachesADescriptorAfterTheSenderHasGone) {
+  bring_up();
+  sally_stream* a = dial();
+  sally_stream* b = accept();
+  ASSERT_TRUE(a != nullptr && b != nullptr);
+  const int fd = sally_stream_fd(b);  // takes less than what is sent
+  ASSERT_GE(fd, 0);
+  const std::string data(700'000, 'z');
+  EXPECT_EQ(sally_write(a, data.data(), data.size()), 700'000);
+  sally_stream_close(a);
+  sally_close(pump);
+  pump = nullptr;
+  wait_without_streams(host);
+  std::string got;
+  char buffer[5'000];
+  ssize_t n = 0;
+  while ((n = ::recv(fd, buffer, sizeof buffer, 0)) > 0)
+    got.append(buffer, static_cast<std::size_t>(n));
+  EXPECT_EQ(n, 0);
+  EXPECT_TRUE(got == data) << got.size();
+  EXPECT_EQ(::close(fd), 0);
 }
 
 TEST_F(AbiTest, AStreamThatNobodyAcceptedEndsWithItsListener) {
