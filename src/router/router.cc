@@ -145,6 +145,12 @@ Router::Device* Router::find(const lane::Lane& lane) const {
   return it == lanes_.end() ? nullptr : it->second.get();
 }
 
+std::size_t Router::labels() const {
+  std::size_t n = 0;
+  for (const auto& [lane, device] : lanes_) n += lane->circuits();
+  return n;
+}
+
 void Router::on_lane_up(lane::Lane& lane, const wire::Hello& peer) {
   Device& device = *find(lane);
   log::info("router.device_up", {{"device", device.id},
@@ -254,6 +260,8 @@ void Router::on_bind(Device& device, const wire::Bind& bind) {
     event("router.bind_denied", device.id, bind.service, why);
     reply(code);
   };
+  // Before anything that costs, and before the event: a proof is a signature to verify.
+  if (!device.binds.take(loop_.clock().mono_us())) return reply(wire::SetupCode::kBusy);
   const wire::BindProof expected{.network = options_.network,
                                  .service = bind.service,
                                  .instance = bind.instance,

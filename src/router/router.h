@@ -41,6 +41,7 @@ struct RouterOptions {
   std::size_t max_half_open_per_lane = 64;
   double dials_per_s = 50;  ///< of one connection; beyond it and its burst: busy
   double dial_burst = 200;
+  double binds_per_s = 50;  ///< the same; the burst is all a connection may bind
 };
 
 /// The data-plane process: lanes of devices, circuits between them, policy from the replicated
@@ -55,6 +56,8 @@ class Router final : public lane::LaneOwner, public CircuitOwner, public Control
   [[nodiscard]] std::uint16_t port() const { return acceptor_->port(); }
   [[nodiscard]] std::size_t circuits() const { return circuits_.size(); }
   [[nodiscard]] std::size_t lanes() const { return lanes_.size(); }
+  /// In use on all lanes of devices, those that drain included.
+  [[nodiscard]] std::size_t labels() const;
   [[nodiscard]] bool controller_up() const { return control_->up(); }
 
   // lane::LaneOwner: lanes of devices
@@ -77,7 +80,9 @@ class Router final : public lane::LaneOwner, public CircuitOwner, public Control
  private:
   /// A device's connection.
   struct Device {
-    explicit Device(const RouterOptions& o) : dials(o.dials_per_s, o.dial_burst) {}
+    explicit Device(const RouterOptions& o)
+        : dials(o.dials_per_s, o.dial_burst),
+          binds(o.binds_per_s, static_cast<double>(Terminators::kMaxPerLane)) {}
     std::unique_ptr<lane::Lane> lane;
     std::string id;
     std::optional<trust::VerifiedCard> card;  ///< none yet, or dropped as stale
@@ -87,6 +92,7 @@ class Router final : public lane::LaneOwner, public CircuitOwner, public Control
     bool services_sent = false;
     std::size_t half_open = 0;
     TokenBucket dials;
+    TokenBucket binds;
   };
   /// From SETUP to SETUP_OK.
   struct Opening {

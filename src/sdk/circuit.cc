@@ -206,7 +206,12 @@ Status Circuit::on_data(std::uint64_t offset, ByteView payload, ChunkPtr*) {
     die(Error(Errc::kReset, fresh.error().text()));
     return {};
   }
-  if (!fresh->empty()) received_.push_back(to_bytes(*fresh));
+  // Merged while small, so that one-byte frames cannot pin many times their size.
+  if (!received_.empty() && received_.back().size() + fresh->size() <= fabric::kMaxPayload) {
+    append(received_.back(), *fresh);
+  } else if (!fresh->empty()) {
+    received_.push_back(to_bytes(*fresh));
+  }
   after_receive();
   return {};
 }

@@ -94,6 +94,8 @@ class Circuit final : public lane::Attachment {
   /// minute, or the lane is gone. Takes ownership.
   static void finish(std::unique_ptr<Circuit> self);
   [[nodiscard]] bool over() const { return over_; }
+  /// Pieces of ciphertext that wait for read().
+  [[nodiscard]] std::size_t waiting_pieces() const { return received_.size(); }
   /// After finish(): the peer has all we wrote, or never will.
   [[nodiscard]] bool delivered() const { return over_ || end_.send().fin_acked(); }
   /// The name on the peer's verified card.

@@ -272,7 +272,16 @@ void Engine::incoming_failed(std::uint64_t request, const Error& why) {
   log::warn("sdk.caller_failed", {{"caller", it->second->caller.id}, {"why", why.text()}});
   auto in = std::shared_ptr<Incoming>(std::move(it->second));
   incoming_.erase(it);
-  if (in->welcomed) tell_gone(in->binding, request, in->caller);
+  if (in->welcomed) {
+    tell_gone(in->binding, request, in->caller);
+  } else if (online()) {
+    // Without an answer the router could never use its label again.
+    lane_->send_setup_err(in->label, {.circuit = in->setup.circuit,
+                                      .attempt = in->attempt,
+                                      .hop = material_.id,
+                                      .code = wire::SetupCode::kTimeout,
+                                      .text = {}});
+  }
   loop_.defer([in] {
     in->deadline.reset();
     in->circuit.reset();

@@ -589,5 +589,59 @@ TEST_F(AttackTest, BothEndsOfACircuitAreCutInOneTurn) {
   pump.reset();
 }
 
+TEST_F(AttackTest, AFloodOfBindsIsBusyAndHurtsNobody) {
+  bring_up_host();
+  bring_up_pump();
+  auto m = raw("mallory");
+  constexpr std::size_t kMany = 3'000;
+  for (std::size_t i = 0; i < kMany; ++i) {
+    m->lane->send_control({wire::Bind{.request = 1'000 + i,
+                                      .service = "s-1",
+                                      .instance = m->instance,
+                                      .proof = Bytes{1, 2, 3},
+                                      .cost = 0}});
+  }
+  ASSERT_TRUE(world.until([&] { return m->bind_replies.size() == kMany; }));
+  const auto busy = std::ranges::count(m->bind_replies, SetupCode::kBusy, &wire::BindReply::code);
+  EXPECT_GT(busy, 1'000);
+  EXPECT_EQ(std::ranges::count(m->bind_replies, SetupCode::kInvalid, &wire::BindReply::code),
+            static_cast<std::ptrdiff_t>(kMany) - busy);
+  EXPECT_EQ(dial_code(), "ok");
+  EXPECT_TRUE(m->alive());
+  server.streams.clear();
+}
+
+TEST_F(AttackTest, OneByteFramesAreKeptTogether) {
+  bring_up_host();
+  auto m = raw("mallory");
+  ASSERT_EQ(m->open(m->sealed(m->setup("s-1"))), SetupCode::kNone);
+  RawEnd& end = m->ends.back();
+  m->finish_handshake(end);
+  ASSERT_TRUE(world.until([&] { return server.streams.size() == 1; }));
+  Recorder& victim = *server.streams[0];
+  victim.paused = true;
+  const std::uint64_t before = end.acked;
+  for (int i = 0; i < 300; ++i) {
+    end.send(Bytes(1, 0x17));
+    world.until([] { return false; }, 1);  // one frame a turn: the router has nothing to merge
+  }
+  ASSERT_TRUE(world.until([&] { return end.acked >= before + 300; }));
+  EXPECT_LE(victim.circuit->waiting_pieces(), 2U);
+  m->lane->reset(end, wire::ResetCode::kClosed);
+}
+
+TEST_F(AttackTest, ACallerThatIsNeverAnsweredLeavesNoLabel) {
+  SlowHost slow;
+  host = world.device("host");
+  binding = host->engine->bind("plant-mqtt", 0, slow);
+  ASSERT_TRUE(world.until([&] { return !host->engine->binding_error(binding); }));
+  auto m = raw("mallory");
+  EXPECT_EQ(m->open(m->sealed(m->setup("s-1"))), SetupCode::kTimeout);
+  EXPECT_EQ(slow.waiting.size(), 1U);
+  // The host's program never decides: its SDK does, and the router has its label back.
+  EXPECT_TRUE(world.until([&] { return world.router->labels() == 0; }, 12'000));
+  host.reset();
+}
+
 }  // namespace
 }  // namespace sally::sim
