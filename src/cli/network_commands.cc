@@ -7,6 +7,7 @@
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 #include <cstdio>
+#include <optional>
 #include <thread>
 
 #include "base/clock.h"
@@ -148,7 +149,11 @@ void say_ready(const Common& c, const UpOptions& o) {
 
 Status run_supervisor(const std::string& lock_path, std::vector<Program> programs,
                       const std::function<void()>& when_started) {
-  TRY_ASSIGN(const auto lock, FolderLock::take(lock_path));
+  // Kept until the kernel takes it back with the process: `down` waits for just that. A destructor
+  // would give it back while the process still runs.
+  TRY_ASSIGN(auto taken, FolderLock::take(lock_path));
+  static const auto* held = new FolderLock(std::move(taken));
+  (void)held;
   loop::mark_supervisor();
   loop::Loop loop;
   Supervisor supervisor(loop, std::move(programs));
