@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 
+#include "base/backoff.h"
 #include "base/bytes.h"
 #include "base/chunk.h"
 #include "base/clock.h"
@@ -138,6 +139,28 @@ TEST(Text, HostPort) {
   for (const char* bad :
        {"", ":1", "h", "h:", "h:0", "h:65536", "h:1x", "[::1", "[::1]x", "::1:22"})
     EXPECT_FALSE(parse_host_port(bad)) << bad;
+}
+
+TEST(Text, ListenAddresses) {
+  EXPECT_EQ(parse_listen("*:3022")->host, "*");
+  EXPECT_EQ(parse_listen("127.0.0.1:0")->port, 0);
+  EXPECT_EQ(parse_listen("[::1]:0")->host, "::1");
+  for (const char* bad : {"", ":0", "a", "a:65536", "::1:0"})
+    EXPECT_FALSE(parse_listen(bad)) << bad;
+}
+
+TEST(Backoff, DoublesToTheCapAndStartsAfreshAfterSuccess) {
+  SeededRandom random(1);
+  Backoff backoff(50);
+  std::int64_t cap = 50;
+  for (int i = 0; i < 8; ++i) {
+    const auto ms = backoff.next_ms(random, 1'000);
+    EXPECT_GE(ms, cap / 2);
+    EXPECT_LE(ms, cap);
+    cap = std::min<std::int64_t>(1'000, cap * 2);
+  }
+  backoff.reset();
+  EXPECT_LE(backoff.next_ms(random, 1'000), 50);
 }
 
 TEST(Text, ParseU64) {

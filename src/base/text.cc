@@ -139,4 +139,11 @@ std::optional<HostPort> parse_host_port(std::string_view text, std::uint16_t def
   return out;
 }
 
+std::optional<HostPort> parse_listen(std::string_view text) {
+  if (!text.ends_with(":0")) return parse_host_port(text);
+  auto at = parse_host_port(text.substr(0, text.size() - 2), 1);
+  if (at) at->port = 0;
+  return at;
+}
+
 }  // namespace sally

@@ -29,5 +29,7 @@ struct HostPort {
 };
 /// With `default_port` > 0 the port may be missing.
 std::optional<HostPort> parse_host_port(std::string_view text, std::uint16_t default_port = 0);
+/// ADDRESS:PORT to listen on: "*" is every address, port 0 lets the system choose.
+std::optional<HostPort> parse_listen(std::string_view text);
 
 }  // namespace sally

@@ -12,10 +12,6 @@ namespace {
 
 constexpr std::int64_t kHeadMs = 10'000;
 constexpr std::int64_t kUpkeepMs = 3'600'000;
-// Events of one router that go into the audit: a burst, then a rate. The rest is counted in the
-// log.
-constexpr double kEventBurst = 2'000;
-constexpr double kEventsPerMs = 20.0 / 1000;
 
 }  // namespace
 
@@ -218,21 +214,14 @@ void Network::on_events(const std::string& router, wire::Events events) {
   {
     const std::scoped_lock lock(mutex_);
     auto& r = routers_[router];
-    const std::int64_t now = clock_.unix_ms();
-    r.seen_ms = now;
-    r.event_tokens =
-        r.events_at_ms == 0
-            ? kEventBurst
-            : std::min(kEventBurst,
-                       r.event_tokens + static_cast<double>(now - r.events_at_ms) * kEventsPerMs);
-    r.events_at_ms = now;
-    const auto allowed = static_cast<std::size_t>(std::max(0.0, r.event_tokens));
-    if (events.entries.size() > allowed) {
+    r.seen_ms = clock_.unix_ms();
+    std::size_t allowed = 0;
+    while (allowed < events.entries.size() && r.events.take(clock_.mono_us())) ++allowed;
+    if (allowed < events.entries.size()) {
       log::warn("router events not audited: too many",
                 {{"router", router}, {"count", events.entries.size() - allowed}});
       events.entries.resize(allowed);
     }
-    r.event_tokens -= static_cast<double>(events.entries.size());
   }
   if (events.entries.empty()) return;
   const bool ok = pool_.submit([this, router, list = std::move(events)] {

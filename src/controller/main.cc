@@ -121,13 +121,10 @@ int run_server(const std::vector<std::string>& args) {
   o.dir = in.one("--dir");
   if (o.dir.empty()) return usage("--dir is missing");
   if (in.has("--listen")) {
-    const std::string text = in.one("--listen");
-    // Port 0 is for tests and not a HostPort.
-    const bool any_port = text.ends_with(":0");
-    const auto hp = parse_host_port(any_port ? text.substr(0, text.size() - 1) + "1" : text);
-    if (!hp) return usage("--listen is ADDRESS:PORT");
-    o.host = hp->host == "*" ? "" : hp->host;
-    o.port = any_port ? 0 : hp->port;
+    const auto at = parse_listen(in.one("--listen"));
+    if (!at) return usage("--listen is ADDRESS:PORT");
+    o.host = at->host == "*" ? "" : at->host;
+    o.port = at->port;
   }
   if (in.has("--log-level") && !log::set_level(in.one("--log-level")))
     return usage("--log-level is debug, info, warn or error");

@@ -13,6 +13,7 @@
 
 #include "api/api.h"
 #include "base/chunk.h"
+#include "base/token_bucket.h"
 #include "controller/errc.h"
 #include "http/worker_pool.h"
 #include "lane/lane.h"
@@ -79,13 +80,15 @@ class Network final : public lane::LaneOwner, public api::Live {
     std::uint64_t version;
     std::uint64_t flows;  ///< since the router started
   };
+  /// What one router may add to the audit; the rest is counted in the log.
+  static constexpr double kEventsPerSecond = 20;
+  static constexpr double kEventBurst = 2'000;
   struct LiveRouter {
     std::uint64_t lane = 0;  ///< number of its lane, 0 = offline
     std::int64_t seen_ms = 0;
     std::deque<Ack> acks;
     std::vector<Host> hosts;
-    double event_tokens = 0;
-    std::int64_t events_at_ms = 0;
+    TokenBucket events{kEventsPerSecond, kEventBurst};  ///< audited at most
   };
 
   Network(std::string dir, loop::Loop& loop, http::WorkerPool& pool, const Clock& clock,

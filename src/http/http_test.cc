@@ -416,15 +416,6 @@ TEST_F(Http, BodyBudgetAndConnectionLimits) {
   EXPECT_EQ(server->counters().dropped, 1u);
 }
 
-TEST_F(Http, PeersAreDropped) {
-  serve();
-  auto r = get("/who", {}, true);
-  Raw raw;
-  open(raw);
-  server->drop_peers([](const tls::PeerIdentity&) { return true; });
-  EXPECT_FALSE(raw.closed);  // it showed no certificate
-}
-
 TEST_F(Http, TimeoutAndCancel) {
   serve();
   RequestOptions o;

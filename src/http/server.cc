@@ -332,11 +332,4 @@ const ServerCounters& Server::counters() const {
   return impl_->counters;
 }
 
-void Server::drop_peers(const std::function<bool(const tls::PeerIdentity&)>& gone) {
-  for (auto it = impl_->connections.begin(); it != impl_->connections.end();) {
-    const auto here = it++;
-    if ((*here)->peer() && gone(*(*here)->peer())) impl_->remove(here);
-  }
-}
-
 }  // namespace sally::http

@@ -49,8 +49,6 @@ class Server {
   void adopt(std::unique_ptr<tls::Stream> stream);
   [[nodiscard]] std::size_t connections() const;
   [[nodiscard]] const ServerCounters& counters() const;
-  /// Ends the connections of every peer for which `gone` is true (revocation).
-  void drop_peers(const std::function<bool(const tls::PeerIdentity&)>& gone);
 
   struct Impl;
 

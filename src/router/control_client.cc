@@ -9,7 +9,6 @@
 namespace sally::router {
 namespace {
 
-constexpr std::int64_t kFirstBackoffMs = 50;
 constexpr std::int64_t kMaxBackoffMs = 2'000;
 
 }  // namespace
@@ -47,9 +46,7 @@ void ControlClient::connect() {
 }
 
 void ControlClient::retry_later() {
-  backoff_ms_ = std::min(kMaxBackoffMs, backoff_ms_ == 0 ? kFirstBackoffMs : backoff_ms_ * 2);
-  const auto half = static_cast<std::uint64_t>(backoff_ms_) / 2;
-  retry_timer_.arm(static_cast<std::int64_t>(half + random_.below(half + 1)));
+  retry_timer_.arm(backoff_.next_ms(random_, kMaxBackoffMs));
 }
 
 void ControlClient::reconnect() {

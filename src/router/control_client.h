@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "base/backoff.h"
 #include "base/random.h"
 #include "base/text.h"
 #include "lane/lane.h"
@@ -34,7 +35,7 @@ class ControlClient final : public lane::LaneOwner {
   void start() { connect(); }
   [[nodiscard]] bool up() const { return lane_ != nullptr && lane_->up(); }
   /// What the controller sent was taken over: the next loss begins with the shortest pause again.
-  void settled() { backoff_ms_ = 0; }
+  void settled() { backoff_.reset(); }
   /// Ends the lane; the next one follows after a pause that grows until settled().
   void reconnect();
   /// Dropped when the lane is down: whoever needs an answer asks again in on_control_up.
@@ -59,7 +60,7 @@ class ControlClient final : public lane::LaneOwner {
   std::unique_ptr<tls::Dialing> dialing_;
   std::unique_ptr<lane::Lane> lane_;
   loop::Timer retry_timer_;
-  std::int64_t backoff_ms_ = 0;
+  Backoff backoff_{50};
 };
 
 }  // namespace sally::router

@@ -269,7 +269,8 @@ void Router::retire(Circuit& circuit) {
   loop_.defer([opening = std::shared_ptr<Opening>(std::move(it->second.opening))] {});
   circuits_.erase(it);
   if (std::exchange(cleanup_scheduled_, true)) return;
-  loop_.defer([this] {
+  loop_.defer([this, alive = alive_] {
+    if (!*alive) return;
     cleanup_scheduled_ = false;
     std::map<lane::Lane*, std::vector<lane::Attachment*>> by_lane;
     for (Circuit* c : std::exchange(path_down_, {})) {

@@ -61,15 +61,9 @@ int router_main(int argc, char** argv) {
     if (arg == "--dir" && more) {
       dir = argv[++i];
     } else if (arg == "--listen" && more) {
-      // Port 0 lets the system choose; parse_host_port does not know it.
-      const std::string_view text = argv[++i];
-      if (text.ends_with(":0")) {
-        listen = {std::string(text.substr(0, text.size() - 2)), 0};
-      } else if (const auto address = parse_host_port(text)) {
-        listen = *address;
-      } else {
-        return usage("--listen is ADDRESS:PORT");
-      }
+      const auto address = parse_listen(argv[++i]);
+      if (!address) return usage("--listen is ADDRESS:PORT");
+      listen = *address;
     } else if (arg == "--controller" && more) {
       controller = parse_host_port(argv[++i]);
       if (!controller) return usage("--controller is HOST:PORT");

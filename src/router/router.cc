@@ -46,6 +46,7 @@ Router::Router(loop::Loop& loop, Random& random, RouterOptions options)
 }
 
 Router::~Router() {
+  *alive_ = false;
   acceptor_.reset();
   control_.reset();
   // Circuits stand on lanes: they go first, quietly, then the lanes.

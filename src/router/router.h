@@ -169,6 +169,7 @@ class Router final : public lane::LaneOwner, public CircuitOwner, public Control
   loop::Timer upkeep_timer_;
   loop::Timer events_timer_;
   loop::Timer report_timer_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 
 }  // namespace sally::router

@@ -9,8 +9,6 @@
 namespace sally::sdk {
 namespace {
 
-// Plaintext of one inner record, so that record = frame = outer record (docs/wire-protocol.md).
-constexpr std::size_t kMaxPlain = 16'346;
 // How long a circuit that nobody uses any more waits for its peer.
 constexpr std::int64_t kLingerMs = 60'000;
 
@@ -155,7 +153,7 @@ std::size_t Circuit::write(ByteView data) {
       continue;
     }
     const tls::Io io =
-        session_->write(data.subspan(taken, std::min(kMaxPlain, data.size() - taken)));
+        session_->write(data.subspan(taken, std::min(tls::kInnerFragment, data.size() - taken)));
     if (!io.ok()) {
       die(Error(Errc::kReset, "inner TLS failed"));
       return taken;

@@ -10,7 +10,6 @@
 namespace sally::sdk {
 namespace {
 
-constexpr std::int64_t kFirstBackoffMs = 50;
 // A short outage is a restart: come back fast. A long one must not become a storm when it ends.
 constexpr std::int64_t kShortOutageMs = 60'000;
 constexpr std::int64_t kMaxBackoffShortMs = 2'000;
@@ -117,10 +116,7 @@ void Engine::connect() {
 void Engine::retry_later() {
   const bool long_outage = loop_.now_ms() - offline_since_ms_ > kShortOutageMs;
   const std::int64_t cap = long_outage ? kMaxBackoffLongMs : kMaxBackoffShortMs;
-  backoff_ms_ = std::min(cap, backoff_ms_ == 0 ? kFirstBackoffMs : backoff_ms_ * 2);
-  // Half fixed, half chance: a fleet that lost the same router does not come back in one instant.
-  const auto half = static_cast<std::uint64_t>(backoff_ms_) / 2;
-  retry_timer_.arm(static_cast<std::int64_t>(half + random_.below(half + 1)));
+  retry_timer_.arm(backoff_.next_ms(random_, cap));
 }
 
 void Engine::on_lane_up(lane::Lane& lane, const wire::Hello&) {
@@ -137,7 +133,7 @@ void Engine::on_lane_down(lane::Lane& lane, const Error& why) {
   if (was_up) {
     offline_since_ms_ = loop_.now_ms();
     since_ms_ = loop_.clock().unix_ms();
-    backoff_ms_ = 0;
+    backoff_.reset();
   }
   log::info("sdk.offline", {{"router", lane.peer().id()}, {"why", last_error_}});
   while (!incoming_.empty()) incoming_failed(incoming_.begin()->first, why);

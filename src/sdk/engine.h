@@ -11,6 +11,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "base/backoff.h"
 #include "base/chunk.h"
 #include "base/random.h"
 #include "base/text.h"
@@ -156,7 +157,7 @@ class Engine final : public lane::LaneOwner {
   std::unique_ptr<lane::Lane> lane_;
   loop::Timer retry_timer_;
   std::size_t next_router_ = 0;
-  std::int64_t backoff_ms_ = 0;
+  Backoff backoff_{50};
   std::int64_t offline_since_ms_ = 0;
   std::int64_t since_ms_ = 0;
   std::string last_error_;

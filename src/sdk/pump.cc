@@ -10,8 +10,6 @@
 namespace sally::sdk {
 namespace {
 
-constexpr std::size_t kPiece = 16'346;  // plaintext of one inner record
-
 bool would_block() {
   return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
 }
@@ -53,7 +51,7 @@ void Pump::from_fd() {
         return;
       }
     }
-    outward_.resize(kPiece);
+    outward_.resize(tls::kInnerFragment);
     outward_at_ = 0;
     const ssize_t n = ::read(fd_.get(), outward_.data(), outward_.size());
     outward_.resize(n > 0 ? static_cast<std::size_t>(n) : 0);
@@ -122,7 +120,7 @@ void Pump::to_fd() {
       });
       return;
     }
-    inward_.resize(kPiece);
+    inward_.resize(tls::kInnerFragment);
     inward_at_ = 0;
     const auto result = circuit_->read(inward_);
     inward_.resize(result.kind == Circuit::ReadKind::kData ? result.n : 0);
@@ -153,7 +151,7 @@ bool Pump::take_rest() {
   inward_at_ = 0;
   for (;;) {
     const std::size_t had = inward_.size();
-    inward_.resize(had + kPiece);
+    inward_.resize(had + tls::kInnerFragment);
     const auto result = circuit_->read(MutableBytes(inward_).subspan(had));
     inward_.resize(had + (result.kind == Circuit::ReadKind::kData ? result.n : 0));
     if (result.kind != Circuit::ReadKind::kData) return result.kind == Circuit::ReadKind::kEnd;

@@ -16,7 +16,6 @@ namespace sally::tls {
 namespace {
 
 constexpr std::uint64_t kKeyUpdateEvery = 1ULL << 23;
-constexpr std::size_t kInnerFragment = 16'346;
 constexpr int kMaxPresented = 8;
 
 // RFC 8446 section 4.1.3: SHA-256 of "HelloRetryRequest" in place of the server's random.

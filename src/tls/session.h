@@ -14,6 +14,10 @@
 
 namespace sally::tls {
 
+/// Plaintext of one record inside a circuit: with TLS's own 22 bytes it fills one frame, and with
+/// the frame's header one outer record (docs/wire-protocol.md).
+inline constexpr std::size_t kInnerFragment = 16'346;
+
 enum class IoKind : std::uint8_t {
   kOk,
   kWantRead,
