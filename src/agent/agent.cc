@@ -113,16 +113,40 @@ void Agent::handle(const std::string& request, ControlSocket::Reply reply) {
     const auto listen = parse_host_port(member(*o, "listen"));
     if (service.empty() || !listen)
       return refuse(Errc::kRequest, "forward needs service and listen (HOST:PORT)");
+    if (!may_dial(service)) {
+      return refuse(Errc::kNoService, "no service \"" + service + "\" for this device");
+    }
     const auto added = forwards_->add(service, *listen);
     if (!added) return reply(error_json(added.error()));
     return reply(json::serialize(forward_json(*added)));
   }
   if (what == "unforward") {
-    if (const Status s = forwards_->remove(member(*o, "service")); !s)
+    const auto listen = parse_host_port(member(*o, "listen"));
+    if (const Status s = forwards_->remove(member(*o, "service"), listen); !s)
       return reply(error_json(s.error()));
     return reply(json::serialize(json::object{{"ok", true}}));
   }
   refuse(Errc::kRequest, "unknown request \"" + what + "\"");
+}
+
+// Off line nobody knows: the forward is made, and each connection finds out.
+bool Agent::may_dial(const std::string& service) const {
+  sally_status status{};
+  status.size = sizeof status;
+  if (sally_get_status(ctx_, &status) != SALLY_OK || status.online == 0) return true;
+  struct Search {
+    std::string_view name;
+    bool found = false;
+  } search{.name = service};
+  (void)sally_services(
+      ctx_,
+      [](void* user, const sally_service* s) {
+        auto* wanted = static_cast<Search*>(user);
+        if (s->dial != 0 && (wanted->name == s->name || wanted->name == s->id))
+          wanted->found = true;
+      },
+      &search);
+  return search.found;
 }
 
 void Agent::reply_status(ControlSocket::Reply reply) {

@@ -8,7 +8,9 @@ namespace sally::agent {
 
 enum class Errc : std::uint8_t {
   kHostConfig,  ///< a host.v1 document we cannot serve
-  kForward,     ///< a forward that cannot be made or is not there
+  kForward,     ///< a forward that cannot be made
+  kNoForward,   ///< a forward that is not there
+  kNoService,   ///< a service that this device may not dial, or that nobody has
   kRunning,     ///< another agent has this folder
   kState,       ///< a file of the agent's folder is damaged
   kRequest,     ///< a request on the control socket that makes no sense

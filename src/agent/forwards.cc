@@ -111,15 +111,21 @@ Result<Forwards::Entry> Forwards::add(const std::string& service, const HostPort
   forward->entry.service = service;
   forward->entry.listen = listen;
   TRY(listen_on(*forward));
-  const Entry made = forward->entry;
+  Entry made = forward->entry;
   all_.emplace(forward->key, std::move(forward));
   TRY(save());
   return made;
 }
 
-Status Forwards::remove(const std::string& service) {
-  if (std::erase_if(all_, [&](const auto& f) { return f.second->entry.service == service; }) == 0) {
-    return fail(Errc::kForward, "no forward to " + service, Source::kConfig);
+Status Forwards::remove(const std::string& service, const std::optional<HostPort>& listen) {
+  const auto meant = [&](const auto& f) {
+    const Entry& entry = f.second->entry;
+    return entry.service == service && (!listen || entry.listen.str() == listen->str());
+  };
+  if (std::erase_if(all_, meant) == 0) {
+    return fail(Errc::kNoForward,
+                "no forward " + (listen ? "from " + listen->str() + " " : "") + "to " + service,
+                Source::kConfig);
   }
   return save();
 }

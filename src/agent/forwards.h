@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,7 +42,8 @@ class Forwards {
   Status load();
   /// Port 0 chooses one. kForward: taken, or the same port serves something else.
   Result<Entry> add(const std::string& service, const HostPort& listen);
-  Status remove(const std::string& service);
+  /// Those to `service`, or only the one at `listen`. kNoForward: nothing there.
+  Status remove(const std::string& service, const std::optional<HostPort>& listen);
   [[nodiscard]] std::vector<Entry> list() const;
 
  private:

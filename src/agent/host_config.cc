@@ -14,6 +14,10 @@ std::string_view error_name(Errc e) {
       return "agent.host_config";
     case Errc::kForward:
       return "agent.forward";
+    case Errc::kNoForward:
+      return "agent.no_forward";
+    case Errc::kNoService:
+      return "agent.no_service";
     case Errc::kRunning:
       return "agent.running";
     case Errc::kState:

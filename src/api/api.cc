@@ -318,7 +318,11 @@ Result<std::vector<std::string>> resolve_selectors(const Call& c,
         out.push_back(s.str());
         continue;
       }
-      TRY_ASSIGN(const auto device, find_identity(c, store::Kind::kDevice, s.value));
+      const auto found = find_identity(c, store::Kind::kDevice, s.value);
+      if (!found && found.error().is(Errc::kUnknown)) {
+        return fail(Errc::kUnknown, found.error().context() + "; the tag is '#" + s.value + "'");
+      }
+      TRY_ASSIGN(const auto device, found);
       out.push_back(policy::Selector{policy::Selector::Kind::kId, device.id}.str());
     }
   }

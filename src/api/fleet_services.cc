@@ -177,6 +177,15 @@ Result<store::GrantKind> kind_of(const json::object& body) {
   return fail(Errc::kBadField, "kind is dial or bind");
 }
 
+// Who has a grant of that kind now, as people write it.
+Result<json::array> granted(const Call& c, const store::Service& s, store::GrantKind kind) {
+  TRY_ASSIGN(const auto grants, c.tx.grants(s.id));
+  json::array out;
+  for (const auto& g : grants)
+    if (g.kind == kind) out.emplace_back(show_selector(c, g.selector));
+  return out;
+}
+
 // Allow: adds what is missing; what exists already is fine.
 Result<json::value> add_grant(Call& c) {
   TRY_ASSIGN(const auto ref, need_text(c.body, "service", 128));
@@ -197,7 +206,9 @@ Result<json::value> add_grant(Call& c) {
     TRY(pki::publish_service(*c.write, c.deps.network, s, *c.deps.signer(), c.now_ms));
   TRY(c.audit("grant.add", s.id, {{"service", s.name}, {"selectors", texts(missing)}}));
   c.status = 201;
-  return json::object{{"service", s.name}, {"added", missing.size()}, {"selectors", texts(wanted)}};
+  TRY_ASSIGN(auto now, granted(c, s, kind));
+  return json::object{
+      {"service", s.name}, {"added", missing.size()}, {"selectors", std::move(now)}};
 }
 
 // Deny: takes exactly that selector away; one that was never granted is an error, so that nobody
@@ -217,15 +228,16 @@ Result<json::value> deny(Call& c) {
     ++removed;
   }
   if (removed == 0) {
-    std::string granted;
-    for (const auto& g : have)
-      if (g.kind == kind) granted += (granted.empty() ? "" : ", ") + show_selector(c, g.selector);
+    TRY_ASSIGN(const auto now, granted(c, s, kind));
+    std::string list;
+    for (const auto& g : now) list += (list.empty() ? "" : ", ") + std::string(g.get_string());
     return fail(Errc::kUnknown, "service '" + s.name + "' has no grant '" + selector +
-                                    "'; it has: " + (granted.empty() ? "none" : granted));
+                                    "'; it has: " + (list.empty() ? "none" : list));
   }
   TRY(pki::publish_service(*c.write, c.deps.network, s, *c.deps.signer(), c.now_ms));
   TRY(c.audit("grant.remove", s.id, {{"service", s.name}, {"selectors", texts(unwanted)}}));
-  return json::object{{"service", s.name}, {"removed", removed}};
+  TRY_ASSIGN(auto now, granted(c, s, kind));
+  return json::object{{"service", s.name}, {"removed", removed}, {"selectors", std::move(now)}};
 }
 
 Result<json::value> remove_grant(Call& c) {

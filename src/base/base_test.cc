@@ -149,6 +149,18 @@ TEST(Text, ListenAddresses) {
     EXPECT_FALSE(parse_listen(bad)) << bad;
 }
 
+TEST(Text, HostNamesAndAddresses) {
+  for (const char* good :
+       {"a", "localhost", "iot.example.com", "x-1.y", "10.0.0.1", "::1", "3com.de"})
+    EXPECT_TRUE(valid_host(good)) << good;
+  const std::string long_label(64, 'a');
+  for (const std::string& bad :
+       {std::string(), std::string("bad host"), std::string("a..b"), std::string("-a"),
+        std::string("a-"), std::string("1.2.3"), std::string("a.1"), std::string("[::1]"),
+        std::string("a:1"), std::string("a_b"), long_label, std::string("a\0b", 3)})
+    EXPECT_FALSE(valid_host(bad)) << bad;
+}
+
 TEST(Backoff, DoublesToTheCapAndStartsAfreshAfterSuccess) {
   SeededRandom random(1);
   Backoff backoff(50);

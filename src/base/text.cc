@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/text.h"
 
+#include <arpa/inet.h>
+
 #include <algorithm>
 #include <cstdio>
 
@@ -107,6 +109,25 @@ bool valid_name(std::string_view text) {
   return !text.empty() && text.size() <= 64 && alnum(text.front()) &&
          std::ranges::all_of(text,
                              [](char c) { return alnum(c) || c == '.' || c == '_' || c == '-'; });
+}
+
+bool valid_host(std::string_view text) {
+  if (text.empty() || text.size() > 253) return false;
+  in6_addr address{};
+  const std::string zero_ended(text);
+  if (text.find(':') != std::string_view::npos)
+    return ::inet_pton(AF_INET6, zero_ended.c_str(), &address) == 1;
+  if (text.find_first_not_of("0123456789.") == std::string_view::npos)
+    return ::inet_pton(AF_INET, zero_ended.c_str(), &address) == 1;
+  const auto labels = split(text, '.');
+  return std::ranges::all_of(labels,
+                             [](std::string_view label) {
+                               return !label.empty() && label.size() <= 63 &&
+                                      label.front() != '-' && label.back() != '-' &&
+                                      std::ranges::all_of(
+                                          label, [](char c) { return alnum(c) || c == '-'; });
+                             }) &&
+         labels.back().find_first_not_of("0123456789") != std::string_view::npos;
 }
 
 std::string HostPort::str() const {

@@ -23,9 +23,9 @@ struct UpOptions {
   std::string dir;
   std::string name;  ///< host name or IP that devices reach this machine by; empty = the machine's
                      ///< host name
-  std::uint16_t port = 1280;
-  std::uint16_t router_port = 3022;
-  std::string listen;  ///< address to listen on; empty = all
+  std::uint16_t port = 0;         ///< of the controller; 0 = 1280, or as the network was made
+  std::uint16_t router_port = 0;  ///< 0 = 3022, or as the network was made
+  std::string listen;             ///< address to listen on; empty = all
   bool detach = false;
   bool service = false;
   std::string ca_key;  ///< pkcs11:..., not built yet
@@ -43,6 +43,8 @@ Status audit_verify(const Common& common);
 // ---- devices, routers, services, grants: fleet_commands.cc
 Status device_add(const Common& common, const std::string& name,
                   const std::vector<std::string>& tags, bool qr);
+/// A new token for a device that has lost its own.
+Status device_token(const Common& common, const std::string& name, bool qr);
 Status device_list(const Common& common, const std::string& selector);
 Status device_show(const Common& common, const std::string& name);
 Status device_remove(const Common& common, const std::string& name, bool yes);
@@ -74,8 +76,15 @@ Status join(const Common& common, const JoinOptions& options);
 Status forward(const Common& common, const std::string& dir, const std::string& service,
                const std::string& listen, bool remove);
 /// Standard input and output to a service. SALLY_E_* in `sdk_code` where the SDK refused.
-Status connect(const std::string& dir, const std::string& service, int& sdk_code);
+Status connect(const Common& common, const std::string& dir, const std::string& service,
+               int& sdk_code);
 
+/// A TOKEN argument: the token, the file that holds it, or "-" for standard input; the last two
+/// keep it out of the list of processes.
+Result<std::string> read_token(const std::string& argument);
+
+/// Makes the folder and sees that a file can be made in it, before a token is spent for that file.
+Status prepare_dir(const std::string& dir);
 /// kUsage where the token says that it makes something else: told before it is used up. Only a
 /// hint, nothing is verified yet; who enrols checks the role of what comes back.
 Status expect_token_for(const std::string& token, crypto::Role role);

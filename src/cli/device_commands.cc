@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <cstring>
 
 #include "base/clock.h"
 #include "base/fs.h"
@@ -20,6 +21,9 @@ namespace {
 namespace json = boost::json;
 
 constexpr int kDialMs = 10'000;
+// A grant of this moment is on its way to the agent.
+constexpr std::int64_t kGrantMs = 2'000;
+constexpr std::size_t kMaxTokenFile = 16'384;
 
 // Moves bytes between standard input and output and `fd` until both directions are over. False when
 // the stream was cut.
@@ -71,6 +75,27 @@ bool pump_stdio(int fd) {
 
 }  // namespace
 
+Result<std::string> read_token(const std::string& argument) {
+  if (argument == "-") {
+    std::string text;
+    char buffer[4096];
+    std::size_t n = 0;
+    while (text.size() <= kMaxTokenFile && (n = std::fread(buffer, 1, sizeof buffer, stdin)) > 0)
+      text.append(buffer, n);
+    return text;
+  }
+  if (!fs::exists(argument)) return argument;
+  return fs::read_text(argument, kMaxTokenFile);
+}
+
+Status prepare_dir(const std::string& dir) {
+  TRY(fs::make_dirs(dir));
+  if (::access(dir.c_str(), W_OK | X_OK) == 0) return {};
+  return fail(Errc::kFailed,
+              "cannot write in " + dir + ": " + std::strerror(errno) + "; the token was not used",
+              Source::kConfig);
+}
+
 Status expect_token_for(const std::string& token, crypto::Role role) {
   const auto parsed = identity::parse_token(token);
   // A token without a kind, or one that cannot be read, is the enrolment's to judge.
@@ -78,8 +103,8 @@ Status expect_token_for(const std::string& token, crypto::Role role) {
   std::string text = "this token is for role " + std::string(crypto::role_name(*parsed->role)) +
                      ", this command for role " + std::string(crypto::role_name(role)) +
                      "; it was not used";
-  if (*parsed->role == crypto::Role::kAdmin) text += ". Use `sally login TOKEN`";
-  if (*parsed->role == crypto::Role::kDevice) text += ". Use `sally join TOKEN`";
+  if (*parsed->role == crypto::Role::kAdmin) text += "\nsally login TOKEN";
+  if (*parsed->role == crypto::Role::kDevice) text += "\nsally join TOKEN";
   return fail(Errc::kUsage, std::move(text), Source::kConfig);
 }
 
@@ -87,22 +112,23 @@ Status join(const Common& c, const JoinOptions& o) {
   if (o.key != "file")
     return fail(Errc::kNotBuilt,
                 "--key " + o.key +
-                    ": hardware keys are not built yet; a file key is never used in their place. "
-                    "Only --key file works today",
+                    ": hardware keys are not built yet; a file key is never used in their place"
+                    "\nonly --key file works today",
                 Source::kConfig);
-  const std::string dir = o.dir.empty() ? default_dir() + "/agent" : o.dir;
+  const std::string dir = device_dir(o.dir, c.context);
   const std::string path = dir + "/identity.json";
   if (fs::exists(path))
     return fail(Errc::kConflict,
-                path + " exists: this folder is a device already. Name another one with --dir",
+                path + " exists: this folder is a device already\nname another one with --dir",
                 Source::kConfig);
-  TRY(expect_token_for(o.token, crypto::Role::kDevice));
-  TRY(fs::make_dirs(dir));
-  TRY_ASSIGN(const auto identity, identity::blocking_enroll(o.token));
+  TRY_ASSIGN(const auto token, read_token(o.token));
+  TRY(expect_token_for(token, crypto::Role::kDevice));
+  TRY(prepare_dir(dir));
+  TRY_ASSIGN(const auto identity, identity::blocking_enroll(token));
   if (identity.role != crypto::Role::kDevice)
     return fail(Errc::kUsage,
                 "this token makes a " + std::string(crypto::role_name(identity.role)) +
-                    ". Use `sally login` for an admin",
+                    ", not a device\nfor an admin: sally login TOKEN",
                 Source::kConfig);
   TRY(identity::save(identity, path));
   json::object told{{"network", identity.network.str()},
@@ -126,7 +152,7 @@ Status join(const Common& c, const JoinOptions& o) {
       c.out.item(told, {{"DEVICE", "name"}, {"CERTIFICATE UNTIL", "certificate_expires"}});
       return fail(
           Errc::kUnreachable,
-          "joined, but no router was reached yet. The agent goes on trying: sally status --dir " +
+          "joined, but no router was reached yet; the agent goes on trying\nsally status --dir " +
               dir,
           Source::kPeer, true);
     }
@@ -137,25 +163,43 @@ Status join(const Common& c, const JoinOptions& o) {
                     {"NETWORK", "network"},
                     {"CERTIFICATE UNTIL", "certificate_expires"},
                     {"SERVICES", "services"}});
+  const std::string option = o.dir.empty() ? "" : " --dir " + o.dir;
+  if (!o.run) {
+    c.out.say("next: sally-agent --dir " + dir);
+  } else if (told["services"].get_array().empty()) {
+    c.out.say("no service yet; an admin gives one: sally allow " + identity.name + " SERVICE");
+  } else {
+    c.out.say("next: sally forward" + option + " " +
+              std::string(told["services"].get_array()[0].get_string()) + " PORT");
+  }
   return {};
 }
 
 Status forward(const Common& c, const std::string& dir_option, const std::string& service,
                const std::string& listen, bool remove) {
-  const std::string dir = dir_option.empty() ? default_dir() + "/agent" : dir_option;
+  const std::string dir = device_dir(dir_option, c.context);
+  json::object request{{"request", remove ? "unforward" : "forward"}, {"service", service}};
+  if (!remove || !listen.empty()) {
+    const auto address =
+        parse_host_port(listen.find(':') == std::string::npos ? "127.0.0.1:" + listen : listen);
+    if (!address)
+      return fail(Errc::kUsage, "\"" + listen + "\" is neither PORT nor ADDRESS:PORT",
+                  Source::kConfig);
+    request["listen"] = address->str();
+  }
   if (remove) {
-    TRY(ask_agent(dir, {{"request", "unforward"}, {"service", service}}));
+    TRY(ask_agent(dir, request));
     c.out.say("no forward to " + service + " any more");
     return {};
   }
-  const auto address =
-      parse_host_port(listen.find(':') == std::string::npos ? "127.0.0.1:" + listen : listen);
-  if (!address)
-    return fail(Errc::kUsage, "\"" + listen + "\" is neither PORT nor ADDRESS:PORT",
-                Source::kConfig);
-  TRY_ASSIGN(
-      const auto made,
-      ask_agent(dir, {{"request", "forward"}, {"service", service}, {"listen", address->str()}}));
+  Result<json::object> answer = json::object();
+  (void)wait_until(
+      [&] {
+        answer = ask_agent(dir, request);
+        return answer || answer.error().code() != "agent.no_service";
+      },
+      kGrantMs);
+  TRY_ASSIGN(const auto made, std::move(answer));
   if (!c.out.for_people()) {
     c.out.item(made, {});
   } else {
@@ -164,9 +208,11 @@ Status forward(const Common& c, const std::string& dir_option, const std::string
   return {};
 }
 
-Status connect(const std::string& dir_option, const std::string& service, int& sdk_code) {
-  const std::string dir = dir_option.empty() ? default_dir() + "/agent" : dir_option;
+Status connect(const Common& c, const std::string& dir_option, const std::string& service,
+               int& sdk_code) {
+  const std::string dir = device_dir(dir_option, c.context);
   const std::string path = dir + "/identity.json";
+  if (!fs::exists(path)) return fail(no_device(dir));
   sally_options options = SALLY_OPTIONS_INIT;
   options.identity_path = path.c_str();
   sally_context* ctx = nullptr;

@@ -4,8 +4,20 @@
 #include <sally/sally.h>
 
 #include <array>
+#include <map>
 
 namespace sally::cli {
+namespace {
+
+std::map<std::string, Exit, std::less<>>& remote_codes() {
+  static std::map<std::string, Exit, std::less<>> codes;
+  return codes;
+}
+
+}  // namespace
+
+RemoteCode::RemoteCode(std::string_view code, Exit exit)
+    : code_(remote_codes().try_emplace(std::string(code), exit).first->first) {}
 
 std::string_view error_name(Errc e) {
   switch (e) {
@@ -36,23 +48,51 @@ std::string_view error_name(Errc e) {
 Failure to_failure(const Error& error) {
   Failure f{
       .exit = kFailed, .code = std::string(error.code()), .message = error.context(), .fix = {}};
+  if (const auto line = f.message.find('\n'); line != std::string::npos) {
+    f.fix = f.message.substr(line + 1);
+    f.message.resize(line);
+  }
   if (f.message.empty()) f.message = f.code;
+  if (const auto remote = remote_codes().find(f.code); remote != remote_codes().end()) {
+    f.exit = remote->second;
+    return f;
+  }
   struct Rule {
     std::string_view prefix;
     Exit exit;
   };
   // The first that fits; whole folders last.
   static constexpr std::array rules{
-      Rule{"cli.usage", kUsage},           Rule{"cli.not_built", kUsage},
-      Rule{"cli.no_context", kUsage},      Rule{"cli.denied", kDenied},
-      Rule{"cli.not_found", kNotFound},    Rule{"cli.conflict", kConflict},
-      Rule{"cli.running", kConflict},      Rule{"cli.unreachable", kUnreachable},
-      Rule{"cli.verify", kVerifyFailed},   Rule{"tls.timeout", kUnreachable},
-      Rule{"tls.truncated", kUnreachable}, Rule{"tls.io", kUnreachable},
-      Rule{"tls.peer_refused", kDenied},   Rule{"tls.", kVerifyFailed},
-      Rule{"crypto.", kVerifyFailed},      Rule{"loop.", kUnreachable},
-      Rule{"http.timeout", kUnreachable},  Rule{"http.closed", kUnreachable},
-      Rule{"fs.not_found", kNotFound},     Rule{"fs.denied", kDenied},
+      Rule{"cli.usage", kUsage},
+      Rule{"cli.not_built", kUsage},
+      Rule{"cli.no_context", kUsage},
+      Rule{"cli.denied", kDenied},
+      Rule{"cli.not_found", kNotFound},
+      Rule{"cli.conflict", kConflict},
+      Rule{"cli.running", kConflict},
+      Rule{"cli.unreachable", kUnreachable},
+      Rule{"cli.verify", kVerifyFailed},
+      Rule{"tls.timeout", kUnreachable},
+      Rule{"tls.truncated", kUnreachable},
+      Rule{"tls.io", kUnreachable},
+      Rule{"tls.peer_refused", kDenied},
+      Rule{"tls.", kVerifyFailed},
+      Rule{"crypto.", kVerifyFailed},
+      Rule{"loop.", kUnreachable},
+      Rule{"http.timeout", kUnreachable},
+      Rule{"http.closed", kUnreachable},
+      Rule{"fs.not_found", kNotFound},
+      Rule{"fs.denied", kDenied},
+      Rule{"identity.bad_token", kUsage},
+      Rule{"identity.method", kUsage},
+      Rule{"identity.bad_file", kUsage},
+      Rule{"identity.key_unavailable", kUsage},
+      Rule{"identity.token_altered", kVerifyFailed},
+      Rule{"identity.not_believed", kVerifyFailed},
+      Rule{"identity.mismatch", kVerifyFailed},
+      Rule{"identity.token_", kDenied},
+      Rule{"identity.refused", kDenied},
+      Rule{"identity.", kUnreachable},
   };
   for (const auto& rule : rules) {
     if (error.code().starts_with(rule.prefix)) {
@@ -67,8 +107,6 @@ Failure to_failure(int sdk_code, const std::string& text) {
   Failure f{.exit = kFailed, .code = sally_error_name(sdk_code), .message = text, .fix = {}};
   switch (sdk_code) {
     case SALLY_E_ARGUMENT:
-      f.exit = kUsage;
-      break;
     case SALLY_E_IDENTITY:
       f.exit = kUsage;
       break;

@@ -42,7 +42,18 @@ struct Failure {
   std::string message;
   std::string fix;  ///< the command that mends it, or empty
 };
-/// Codes of this and other folders to exit codes; unknown ones fail with 1.
+/// A code that another process gave, with the exit code it means here. Kept for the life of the
+/// process: an Error holds static text.
+class RemoteCode {
+ public:
+  RemoteCode(std::string_view code, Exit exit);
+  friend std::string_view error_name(const RemoteCode& c) { return c.code_; }
+
+ private:
+  std::string_view code_;
+};
+/// Codes of this and other folders to exit codes; unknown ones fail with 1. A context may end with
+/// a line of its own that says how to mend it.
 Failure to_failure(const Error& error);
 /// A SALLY_E_* code with its text.
 Failure to_failure(int sdk_code, const std::string& text);

@@ -27,25 +27,30 @@ std::string text_of(const json::object& o, const char* name) {
   return v != nullptr && v->is_string() ? std::string(v->get_string()) : std::string();
 }
 
-// The server's refusal as our error: exit codes follow the status, the text carries code and fix.
+// What another process refused with: its code, its text, its fix.
+Error remote_error(const json::object& e, Exit exit) {
+  std::string text = text_of(e, "message");
+  if (const auto fix = text_of(e, "fix"); !fix.empty()) text += "\n" + fix;
+  return Error(RemoteCode(text_of(e, "code"), exit), std::move(text));
+}
+
+// The controller's refusal; exit codes follow the status.
 Error from_response(int status, const std::string& body) {
-  const Errc code = status == 401 || status == 403   ? Errc::kDenied
-                    : status == 404                  ? Errc::kNotFound
-                    : status == 409                  ? Errc::kConflict
-                    : status == 400                  ? Errc::kUsage
-                    : status == 429 || status == 503 ? Errc::kUnreachable
-                                                     : Errc::kFailed;
+  const Exit exit = status == 401 || status == 403   ? kDenied
+                    : status == 404                  ? kNotFound
+                    : status == 409                  ? kConflict
+                    : status == 400                  ? kUsage
+                    : status == 429 || status == 503 ? kUnreachable
+                                                     : kFailed;
   boost::system::error_code ec;
   const auto parsed = json::parse(body, ec);
   if (!ec && parsed.is_object()) {
     if (const auto* e = parsed.get_object().if_contains("error"); e != nullptr && e->is_object()) {
-      std::string text =
-          text_of(e->get_object(), "message") + " [" + text_of(e->get_object(), "code") + "]";
-      if (const auto fix = text_of(e->get_object(), "fix"); !fix.empty()) text += ". " + fix;
-      return Error(code, std::move(text));
+      return remote_error(e->get_object(), exit);
     }
   }
-  return Error(code, "the controller answered " + std::to_string(status));
+  return Error(RemoteCode("cli.controller", exit),
+               "the controller answered " + std::to_string(status));
 }
 
 }  // namespace
@@ -66,6 +71,20 @@ std::string context_dir(const std::string& option) {
   return env != nullptr && *env != 0 ? std::string(env) : default_dir();
 }
 
+std::string device_dir(const std::string& dir, const std::string& context) {
+  if (!dir.empty()) return dir;
+  const std::string base = context_dir(context);
+  return fs::exists(base + "/identity.json") ? base : base + "/agent";
+}
+
+Error no_device(const std::string& dir) {
+  return Error(Errc::kNoContext,
+               "no device in " + dir +
+                   "\nmake this machine one: sally join TOKEN, with a token of `sally device "
+                   "add NAME`; or name its folder with --dir",
+               Source::kConfig);
+}
+
 Result<Fleet> Fleet::open(const std::string& dir) {
   const std::string path = dir + "/admin.json";
   auto identity = identity::load(path);
@@ -73,7 +92,7 @@ Result<Fleet> Fleet::open(const std::string& dir) {
     if (identity.error().is(fs::Errc::kNotFound)) {
       return fail(Errc::kNoContext,
                   "no admin identity in " + dir +
-                      ". Run `sally up` here, `sally login TOKEN` with a token of `sally admin "
+                      "\nrun `sally up` here, `sally login TOKEN` with a token of `sally admin "
                       "add`, or name a folder with --context",
                   Source::kConfig);
     }
@@ -96,7 +115,7 @@ Result<json::value> Fleet::call(const std::string& method, const std::string& pa
     options.headers.add("Content-Type", "application/json");
   }
   auto response = http::blocking_request(identity_.controller + path, std::move(options));
-  if (!response) return fail(std::move(response).error().at(identity_.controller));
+  if (!response) return fail(std::move(response).error().at("the controller does not answer"));
   if (response->status < 200 || response->status > 299)
     return fail(from_response(response->status, response->body));
   boost::system::error_code ec;
@@ -124,10 +143,11 @@ Result<json::array> Fleet::list(const std::string& path) const {
 
 Result<json::object> ask_agent(const std::string& dir, const json::object& request) {
   const std::string path = dir + "/agent.sock";
+  if (!fs::exists(dir + "/identity.json")) return fail(no_device(dir));
   const auto nobody = [&] {
     return fail(Errc::kUnreachable,
-                "no agent runs for " + dir + ". Start it with `sally-agent --dir " + dir + "`",
-                Source::kLocal, true);
+                "no agent runs for " + dir + "\nstart it: sally-agent --dir " + dir, Source::kLocal,
+                true);
   };
   auto fd = loop::connect_local(path);
   if (!fd) return nobody();
@@ -151,8 +171,12 @@ Result<json::object> ask_agent(const std::string& dir, const json::object& reque
   auto parsed = json::parse(answer, ec);
   if (ec || !parsed.is_object()) return fail(Errc::kFailed, "the agent's answer is not JSON");
   if (const auto* e = parsed.get_object().if_contains("error"); e != nullptr && e->is_object()) {
-    return fail(Errc::kConflict, text_of(e->get_object(), "message") + " [" +
-                                     text_of(e->get_object(), "code") + "]");
+    const auto code = text_of(e->get_object(), "code");
+    const Exit exit = code == "agent.no_forward" || code == "agent.no_service" ? kNotFound
+                      : code == "agent.request"                                ? kUsage
+                      : code == "agent.sdk"                                    ? kUnreachable
+                                                                               : kConflict;
+    return fail(remote_error(e->get_object(), exit));
   }
   return std::move(parsed.get_object());
 }

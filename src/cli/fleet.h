@@ -17,6 +17,12 @@ std::string default_dir();
 /// The folder of --context, else of SALLY_CONTEXT, else default_dir().
 std::string context_dir(const std::string& option);
 
+/// The folder of this machine's device: `dir` where given, else the context where it holds an
+/// identity.json, else `agent` in it, which is where `up` keeps the agent it supervises.
+std::string device_dir(const std::string& dir, const std::string& context);
+/// kNoContext: nothing has joined in `dir`.
+Error no_device(const std::string& dir);
+
 /// The fleet API as an admin: one mutual TLS request per call.
 /// Owner: a command. Thread: the main one, blocking. Failure: errors carry the server's code,
 /// message and fix.

@@ -19,16 +19,16 @@ namespace json = boost::json;
 
 constexpr char kWait[] = "?wait_ms=5000";
 
-const std::vector<Column> kDevices{{"NAME", "name"},
-                                   {"STANDING", "standing"},
-                                   {"TAGS", "tags"},
-                                   {"ENROLLED", "enrolled"},
-                                   {"CERTIFICATE UNTIL", "expires_at"},
-                                   {"ID", "id", true},
-                                   {"CREATED", "created_at", true}};
-const std::vector<Column> kServices{{"NAME", "name"}, {"ALLOW", "allow"},
-                                    {"HOST", "host"}, {"HOSTED NOW", "hosted_by"},
-                                    {"E2E", "e2e"},   {"ID", "id", true}};
+const std::vector<Column> device_columns{{"NAME", "name"},
+                                         {"STANDING", "standing"},
+                                         {"TAGS", "tags"},
+                                         {"ENROLLED", "enrolled"},
+                                         {"CERTIFICATE UNTIL", "expires_at"},
+                                         {"ID", "id", true},
+                                         {"CREATED", "created_at", true}};
+const std::vector<Column> service_columns{{"NAME", "name"}, {"ALLOW", "allow"},
+                                          {"HOST", "host"}, {"HOSTED NOW", "hosted_by"},
+                                          {"E2E", "e2e"},   {"ID", "id", true}};
 
 std::string at(const std::string& collection, const std::string& name) {
   return "/fleet/v1/" + collection + "/" + http::percent_encode(name);
@@ -83,7 +83,8 @@ Status change_grant(const Common& c, const std::string& verb, const std::string&
     c.out.item(v.get_object(), {});
     return {};
   }
-  c.out.say(service + " may now be dialed by: " + cell(v.get_object(), "selectors") + "; " +
+  const std::string now = cell(v.get_object(), "selectors");
+  c.out.say(service + " may now be dialed by " + (now == "-" ? "nobody" : now) + "; " +
             enforced(v.get_object()));
   return {};
 }
@@ -102,12 +103,7 @@ Result<json::object> new_device(const Fleet& fleet, const std::string& name,
   return std::move(v.get_object());
 }
 
-}  // namespace
-
-Status device_add(const Common& c, const std::string& name, const std::vector<std::string>& tags,
-                  bool qr) {
-  TRY_ASSIGN(const auto fleet, Fleet::open(context_dir(c.context)));
-  TRY_ASSIGN(const auto device, new_device(fleet, name, tags));
+Status show_token(const Common& c, const json::object& device, bool qr) {
   if (!c.out.for_people()) {
     c.out.item(device, {});
     return {};
@@ -120,6 +116,40 @@ Status device_add(const Common& c, const std::string& name, const std::vector<st
   std::fprintf(stderr, "%s may enrol once until %s. On the device:\n  sally join TOKEN\n",
                cell(device, "name").c_str(), cell(device, "expires_at").c_str());
   return {};
+}
+
+// Takes back what was made for a device that could not be finished; who is told of the failure has
+// nothing to clean.
+void take_back(const Fleet& fleet, const std::string& device, const std::string& service) {
+  if (!service.empty()) (void)fleet.remove(at("services", service));
+  (void)fleet.remove(at("devices", device));
+}
+
+// The identity of a device that was just made, and its agent.
+Status join_here(const std::string& dir, const std::string& token) {
+  TRY(prepare_dir(dir));
+  TRY_ASSIGN(const auto identity, identity::blocking_enroll(token));
+  TRY(identity::save(identity, dir + "/identity.json"));
+  std::fprintf(stderr, "joined this machine as device %s\n", identity.name.c_str());
+  // A supervisor of this context starts the agent within a moment; without one it is started here.
+  if (!wait_until([&] { return ask_agent(dir, {{"request", "status"}}).has_value(); }, 3'000))
+    TRY(spawn_detached({sibling("sally"), "supervise", "--dir", dir}, dir + "/supervisor.log"));
+  return {};
+}
+
+}  // namespace
+
+Status device_add(const Common& c, const std::string& name, const std::vector<std::string>& tags,
+                  bool qr) {
+  TRY_ASSIGN(const auto fleet, Fleet::open(context_dir(c.context)));
+  TRY_ASSIGN(const auto device, new_device(fleet, name, tags));
+  return show_token(c, device, qr);
+}
+
+Status device_token(const Common& c, const std::string& name, bool qr) {
+  TRY_ASSIGN(const auto fleet, Fleet::open(context_dir(c.context)));
+  TRY_ASSIGN(const auto v, fleet.post("/fleet/v1/tokens", json::object{{"identity", name}}));
+  return show_token(c, v.get_object(), qr);
 }
 
 Status device_list(const Common& c, const std::string& selector) {
@@ -136,19 +166,19 @@ Status device_list(const Common& c, const std::string& selector) {
     }
     if (match) found.push_back(v);
   }
-  c.out.list(found, kDevices);
+  c.out.list(found, device_columns);
   return {};
 }
 
 Status device_show(const Common& c, const std::string& name) {
   TRY_ASSIGN(const auto fleet, Fleet::open(context_dir(c.context)));
   TRY_ASSIGN(const auto v, fleet.get(at("devices", name)));
-  auto lines = kDevices;
+  auto lines = device_columns;
   for (auto& l : lines) l.wide = false;
   c.out.item(v.get_object(), lines);
   if (!c.out.for_people()) return {};
   if (const auto* certificates = v.get_object().if_contains("certificates");
-      certificates != nullptr && certificates->is_array()) {
+      certificates != nullptr && certificates->is_array() && !certificates->get_array().empty()) {
     c.out.list(certificates->get_array(), {{"SERIAL", "serial"},
                                            {"PROFILE", "profile"},
                                            {"ISSUED", "issued_at"},
@@ -181,14 +211,14 @@ Status router_list(const Common& c) {
 Status service_list(const Common& c) {
   TRY_ASSIGN(const auto fleet, Fleet::open(context_dir(c.context)));
   TRY_ASSIGN(const auto all, fleet.list("/fleet/v1/services"));
-  c.out.list(all, kServices);
+  c.out.list(all, service_columns);
   return {};
 }
 
 Status service_show(const Common& c, const std::string& name) {
   TRY_ASSIGN(const auto fleet, Fleet::open(context_dir(c.context)));
   TRY_ASSIGN(const auto v, fleet.get(at("services", name)));
-  auto lines = kServices;
+  auto lines = service_columns;
   for (auto& l : lines) l.wide = false;
   c.out.item(v.get_object(), lines);
   if (!c.out.for_people()) return {};
@@ -207,7 +237,7 @@ Status service_add(const Common& c, const ServiceOptions& o) {
                                                            {"host", selectors(o.host)},
                                                            {"allow", selectors(o.allow)},
                                                            {"e2e", o.e2e}}));
-  c.out.item(v.get_object(), kServices);
+  c.out.item(v.get_object(), service_columns);
   return {};
 }
 
@@ -215,41 +245,38 @@ Status expose(const Common& c, const ServiceOptions& o) {
   const auto address = parse_host_port(o.address);
   if (!address)
     return fail(Errc::kUsage, "\"" + o.address + "\" is not HOST:PORT", Source::kConfig);
-  const std::string context = context_dir(c.context);
-  TRY_ASSIGN(const auto fleet, Fleet::open(context));
+  TRY_ASSIGN(const auto fleet, Fleet::open(context_dir(c.context)));
   std::string host = o.host;
+  // Without --host this machine's own agent hosts it, which joins here when it has not yet; last,
+  // so that a service that is refused leaves nothing behind.
+  const std::string dir = device_dir(o.dir, c.context);
+  std::string new_token;
   if (host.empty()) {
-    // This machine's own agent; it joins here and now when it has not yet. `sally up` starts it as
-    // soon as its identity is there.
-    const std::string dir = o.dir.empty() ? context + "/agent" : o.dir;
-    const std::string file = dir + "/identity.json";
-    if (fs::exists(file)) {
-      TRY_ASSIGN(const auto identity, identity::load(file));
+    if (fs::exists(dir + "/identity.json")) {
+      TRY_ASSIGN(const auto identity, identity::load(dir + "/identity.json"));
       host = identity.name;
     } else {
       char name[256] = {};
       ::gethostname(name, sizeof name - 1);
       host = valid_name(name) ? name : "this-machine";
       TRY_ASSIGN(const auto device, new_device(fleet, host, {}));
-      TRY_ASSIGN(const auto identity, identity::blocking_enroll(cell(device, "token")));
-      TRY(fs::make_dirs(dir));
-      TRY(identity::save(identity, file));
-      std::fprintf(stderr, "joined this machine as device %s\n", host.c_str());
-      // A supervisor of this context starts the agent within a moment; without one it is started
-      // here.
-      if (!wait_until([&] { return ask_agent(dir, {{"request", "status"}}).has_value(); }, 3'000)) {
-        TRY(spawn_detached({sibling("sally"), "supervise", "--dir", dir}, dir + "/supervisor.log"));
-      }
+      new_token = cell(device, "token");
     }
   }
-  TRY_ASSIGN(const auto v, fleet.post(std::string("/fleet/v1/expose") + kWait,
-                                      json::object{{"name", o.name},
-                                                   {"address", address->str()},
-                                                   {"host", selectors(host)},
-                                                   {"allow", selectors(o.allow)},
-                                                   {"e2e", o.e2e}}));
+  const auto v = fleet.post(std::string("/fleet/v1/expose") + kWait,
+                            json::object{{"name", o.name},
+                                         {"address", address->str()},
+                                         {"host", selectors(host)},
+                                         {"allow", selectors(o.allow)},
+                                         {"e2e", o.e2e}});
+  if (!new_token.empty()) {
+    const Status joined = v ? join_here(dir, new_token) : Status();
+    if (!v || !joined) take_back(fleet, host, v ? o.name : "");
+    TRY(joined);
+  }
+  if (!v) return fail(v.error());
   if (!c.out.for_people()) {
-    c.out.item(v.get_object(), {});
+    c.out.item(v->get_object(), {});
     return {};
   }
   c.out.say("service " + o.name + ": " + address->str() + " at " + host + ", for " +

@@ -26,6 +26,12 @@ constexpr char kExits[] =
     "Exit codes: 0 ok, 1 failed, 2 usage, 3 denied, 4 not found, 5 conflict, 6 unreachable (try "
     "again), 7 verification failed.";
 
+constexpr char kTokenHelp[] =
+    "The token, a file that holds it, or '-' for standard input: those two keep it out of the list "
+    "of processes";
+constexpr char kAgentDirHelp[] =
+    "Folder of this machine's device (default: the context where it holds one, else agent/ in it)";
+
 /// What the command line asked for, filled while it is parsed.
 struct Asked {
   std::string context;
@@ -55,35 +61,45 @@ class Tree {
     network();
     fleet();
     device();
+    others();
     hidden();
   }
 
  private:
+  /// `example`: what somebody types, shown under the options.
   CLI::App* command(CLI::App& under, const std::string& name, const std::string& help,
-                    std::function<Status(const Common&)> run) {
+                    const std::string& example, std::function<Status(const Common&)> run) {
     CLI::App* c = under.add_subcommand(name, help);
+    c->footer("Example:\n  sally " + example +
+              "\n\nOptions of every command: --context DIR, -o FORMAT, -v; sally --help.");
     c->callback([this, run = std::move(run)] { a_.run = run; });
     return c;
   }
   CLI::App* noun(const std::string& name, const std::string& help) {
     CLI::App* c = app_.add_subcommand(name, help);
     c->require_subcommand(1);
+    c->footer("sally " + name + " COMMAND --help says more.");
     return c;
   }
   void dir(CLI::App* c, const std::string& help) {
     c->add_option("--dir", a_.dir, help)->type_name("DIR");
   }
+  void name(CLI::App* c, const std::string& what, const std::string& help) {
+    c->add_option(what, a_.name, help)->required();
+  }
+  void qr(CLI::App* c) { c->add_flag("--qr", a_.qr, "Also show the token as a QR code"); }
+  void yes(CLI::App* c) { c->add_flag("--yes", a_.yes, "Do not ask"); }
 
   void network() {
     auto* up = command(app_, "up",
                        "Make a network here, or start the one that is there, and keep it running",
-                       [this](const Common& c) {
+                       "up --detach --name iot.example.com", [this](const Common& c) {
                          a_.up.dir = a_.dir;
                          return cli::up(c, a_.up);
                        });
     dir(up, "Where everything is kept (default: the context)");
     up->add_option("--name", a_.up.name,
-                   "Host name or IP address that devices reach this machine by")
+                   "Host name or IP address that devices reach this machine by (default: its own)")
         ->type_name("HOST|IP");
     up->add_option("--port", a_.up.port, "Port of the controller (default 1280)")
         ->check(CLI::Range(1, 65535));
@@ -95,75 +111,88 @@ class Tree {
     up->add_flag("--service", a_.up.service, "Install systemd units (not built yet)");
     up->add_option("--ca-key", a_.up.ca_key, "Keep the CA key in hardware (not built yet)");
     auto* down = command(app_, "down", "End what `up` or `join` keeps running",
+                         "down --dir /var/lib/sallyport",
                          [this](const Common& c) { return cli::down(c, a_.dir); });
-    dir(down, "The folder given to `up` or `join`");
+    dir(down, "The folder given to `up` or `join` (default: the context)");
     auto* status = command(
         app_, "status",
         "What is true now: network, routers, this machine's agent, every expiry that comes near",
-        [this](const Common& c) { return network_status(c, a_.dir); });
+        "status -o json", [this](const Common& c) { return network_status(c, a_.dir); });
     dir(status, "A folder of `up` or `join` (default: the context)");
     auto* admin = noun("admin", "People who manage the network");
     auto* add =
         command(*admin, "add", "A token with which somebody becomes an admin on another machine",
-                [this](const Common& c) { return admin_add(c, a_.name); });
-    add->add_option("NAME", a_.name, "Name of the admin")->required();
+                "admin add alice", [this](const Common& c) { return admin_add(c, a_.name); });
+    name(add, "NAME", "Name of the admin");
     auto* login =
         command(app_, "login", "Become an admin on this machine, with a token of `sally admin add`",
-                [this](const Common& c) { return cli::login(c, a_.token, a_.dir); });
-    login->add_option("TOKEN", a_.token)->required();
-    dir(login, "Folder of the new context");
+                "login TOKEN", [this](const Common& c) { return cli::login(c, a_.token, a_.dir); });
+    login->add_option("TOKEN", a_.token, kTokenHelp)->required();
+    dir(login, "Folder of the new context (default: the context)");
     auto* audit = noun("audit", "What happened, in a chain that cannot be altered unseen");
-    auto* list = command(*audit, "list", "Newest first",
+    auto* list = command(*audit, "list", "Newest first", "audit list --limit 20",
                          [this](const Common& c) { return audit_list(c, a_.limit); });
     list->add_option("--limit", a_.limit, "How many (default 50)")->check(CLI::Range(1, 1000));
-    command(*audit, "verify", "Walk the chain", [](const Common& c) { return audit_verify(c); });
+    command(*audit, "verify", "Walk the chain; exit 7 where it is broken", "audit verify",
+            [](const Common& c) { return audit_verify(c); });
   }
 
   void fleet() {
     auto* device = noun("device", "Anything with an identity: sensors, servers, gateways, laptops");
     auto* add = command(*device, "add", "New device; prints its one-time token",
+                        "device add pump-17 --tag sensors",
                         [this](const Common& c) { return device_add(c, a_.name, a_.tags, a_.qr); });
-    add->add_option("NAME", a_.name)->required();
+    name(add, "NAME", "Letters, digits, '.', '_', '-'; one per device");
     add->add_option("--tag", a_.tags, "Tags, for grants like '#sensors'");
-    add->add_flag("--qr", a_.qr, "Also show the token as a QR code");
-    auto* list = command(*device, "list", "All, or those of a selector",
+    qr(add);
+    auto* token = command(*device, "token", "A new one-time token for a device that lost its own",
+                          "device token pump-17",
+                          [this](const Common& c) { return device_token(c, a_.name, a_.qr); });
+    name(token, "NAME", "The device");
+    qr(token);
+    auto* list = command(*device, "list", "All, or those of a selector", "device list '#sensors'",
                          [this](const Common& c) { return device_list(c, a_.selector); });
     list->add_option("SELECTOR", a_.selector, "'#tag', a name or '*'");
-    auto* show = command(*device, "show", "One device and its certificates",
-                         [this](const Common& c) { return device_show(c, a_.name); });
-    show->add_option("NAME", a_.name)->required();
-    auto* rm =
-        command(*device, "rm", "Remove a device: its certificates are revoked, its connections cut",
-                [this](const Common& c) { return device_remove(c, a_.name, a_.yes); });
-    rm->add_option("NAME", a_.name)->required();
-    rm->add_flag("--yes", a_.yes, "Do not ask");
+    auto* show =
+        command(*device, "show", "One device and its certificates", "device show pump-17 -o json",
+                [this](const Common& c) { return device_show(c, a_.name); });
+    name(show, "NAME", "The device, by name or id");
+    auto* rm = command(
+        *device, "rm", "Remove a device: its certificates are revoked, its connections cut",
+        "device rm pump-17", [this](const Common& c) { return device_remove(c, a_.name, a_.yes); });
+    name(rm, "NAME", "The device, by name or id");
+    yes(rm);
 
     auto* router = noun("router", "What carries the traffic");
-    command(*router, "list", "All routers", [](const Common& c) { return router_list(c); });
+    command(*router, "list", "All routers", "router list -o wide",
+            [](const Common& c) { return router_list(c); });
 
     auto* service = noun("service", "What devices reach by name");
-    command(*service, "list", "All services: who may dial, who hosts",
+    command(*service, "list", "All services: who may dial, who hosts", "service list",
             [](const Common& c) { return service_list(c); });
     auto* sshow = command(*service, "show", "One service and where it is hosted now",
+                          "service show plant-mqtt",
                           [this](const Common& c) { return service_show(c, a_.name); });
-    sshow->add_option("NAME", a_.name)->required();
+    name(sshow, "NAME", "The service, by name or id");
     auto* sadd = command(*service, "add", "A service that a program hosts through the SDK",
+                         "service add echo --host server-1 --allow '#sensors'",
                          [this](const Common& c) { return service_add(c, a_.service); });
-    sadd->add_option("NAME", a_.service.name)->required();
+    sadd->add_option("NAME", a_.service.name, "Name by which devices dial it")->required();
     sadd->add_option("--host", a_.service.host, "Who may host it: '#tag' or names, with commas")
         ->required();
     sadd->add_option("--allow", a_.service.allow, "Who may dial it");
     sadd->add_option("--e2e", a_.service.e2e,
                      "End-to-end encryption: tls (default), compatible, none");
-    auto* srm = command(*service, "rm", "Remove a service and cut its flows",
-                        [this](const Common& c) { return service_remove(c, a_.name, a_.yes); });
-    srm->add_option("NAME", a_.name)->required();
-    srm->add_flag("--yes", a_.yes, "Do not ask");
+    auto* srm =
+        command(*service, "rm", "Remove a service and cut its flows", "service rm plant-mqtt",
+                [this](const Common& c) { return service_remove(c, a_.name, a_.yes); });
+    name(srm, "NAME", "The service, by name or id");
+    yes(srm);
 
     auto* expose = command(
         app_, "expose",
         "Offer what listens at ADDR as a service: service, configs, grants and hosting in one step",
-        [this](const Common& c) {
+        "expose 127.0.0.1:1883 --as plant-mqtt --allow '#sensors'", [this](const Common& c) {
           a_.service.dir = a_.dir;
           return cli::expose(c, a_.service);
         });
@@ -175,77 +204,107 @@ class Tree {
     expose->add_option(
         "--host", a_.service.host,
         "The device whose agent hosts it (default: this machine, joined on the fly)");
-    dir(expose, "Folder of this machine's agent");
-    auto* allow = command(app_, "allow", "Let devices dial a service",
-                          [this](const Common& c) { return cli::allow(c, a_.selector, a_.name); });
+    dir(expose, kAgentDirHelp);
+    auto* allow =
+        command(app_, "allow", "Let devices dial a service", "allow '#sensors' plant-mqtt",
+                [this](const Common& c) { return cli::allow(c, a_.selector, a_.name); });
     allow->add_option("SELECTOR", a_.selector, "'#tag', a device name or '*'")->required();
-    allow->add_option("SERVICE", a_.name)->required();
+    name(allow, "SERVICE", "The service");
     auto* deny = command(app_, "deny", "Take that back and cut the flows it allowed",
+                         "deny '#sensors' plant-mqtt",
                          [this](const Common& c) { return cli::deny(c, a_.selector, a_.name); });
     deny->add_option("SELECTOR", a_.selector, "As given to `allow`")->required();
-    deny->add_option("SERVICE", a_.name)->required();
+    name(deny, "SERVICE", "The service");
   }
 
   void device() {
     auto* join = command(
         app_, "join",
         "Make this machine a device, with a token of `sally device add`, and start its agent",
-        [this](const Common& c) {
+        "join TOKEN", [this](const Common& c) {
           a_.join.dir = a_.dir;
           a_.join.run = !a_.remove;
           return cli::join(c, a_.join);
         });
-    join->add_option("TOKEN", a_.join.token)->required();
-    dir(join, "Where identity and agent live");
+    join->add_option("TOKEN", a_.join.token, kTokenHelp)->required();
+    dir(join, kAgentDirHelp);
     join->add_option(
         "--key", a_.join.key,
         "Where the private key lives: file (default); tpm and pkcs11:URI are not built yet");
     join->add_flag("--no-run", a_.remove, "Do not start the agent");
     auto* forward = command(
         app_, "forward", "A local port that is the service, kept by this machine's agent",
+        "forward plant-mqtt 1883",
         [this](const Common& c) { return cli::forward(c, a_.dir, a_.name, a_.listen, a_.remove); });
-    forward->add_option("SERVICE", a_.name)->required();
+    name(forward, "SERVICE", "The service, by name");
     forward->add_option("PORT", a_.listen, "PORT on 127.0.0.1, or ADDRESS:PORT");
-    forward->add_flag("--remove", a_.remove, "Take the forward away");
-    dir(forward, "Folder of the agent");
-    auto* connect =
-        command(app_, "connect",
-                "Standard input and output to a service, for example as ProxyCommand of ssh",
-                [this](const Common&) { return cli::connect(a_.dir, a_.name, a_.sdk_code); });
-    connect->add_option("SERVICE", a_.name)->required();
-    dir(connect, "Folder of the device");
+    forward->add_flag("--remove", a_.remove,
+                      "Take the forward away; without PORT all of the service");
+    dir(forward, kAgentDirHelp);
+    auto* connect = command(
+        app_, "connect", "Standard input and output to a service",
+        "connect bastion-ssh\n  ssh -o ProxyCommand='sally connect bastion-ssh' root@bastion",
+        [this](const Common& c) { return cli::connect(c, a_.dir, a_.name, a_.sdk_code); });
+    name(connect, "SERVICE", "The service, by name");
+    dir(connect, kAgentDirHelp);
+  }
 
+  void others() {
     auto* demo = command(app_, "demo", "A whole network on this machine, every claim proven",
-                         [this](const Common& c) { return demo::run(c, a_.demo); });
+                         "demo --keep", [this](const Common& c) { return demo::run(c, a_.demo); });
     demo->add_flag("--json", a_.demo.json, "One JSON object with what was measured");
     demo->add_flag("--keep", a_.demo.keep, "Leave it running until Ctrl-C and say what to try");
-    command(app_, "version", "The version of this program", [](const Common& c) {
+    command(app_, "version", "The version of this program", "version", [](const Common& c) {
       c.out.item({{"name", "sally"}, {"version", SALLY_VERSION}}, {{"sally", "version"}});
       return Status{};
     });
+    app_.add_subcommand("help", "What a command does: sally help device add");
   }
 
   // Helpers of other commands, in processes of their own.
   void hidden() {
-    auto* supervise = command(app_, "supervise", "Keep the agent of a folder running",
+    auto* supervise = command(app_, "supervise", "Keep the agent of a folder running", "",
                               [this](const Common&) { return supervise_agent(a_.dir); });
     dir(supervise, "Folder of the agent");
     supervise->group("");
-    auto* scan = command(app_, "scan", "Which ports of an address answer",
+    auto* scan = command(app_, "scan", "Which ports of an address answer", "",
                          [this](const Common&) { return demo::scan(a_.name); });
-    scan->add_option("ADDRESS", a_.name)->required();
+    name(scan, "ADDRESS", "What to scan");
     scan->group("");
     auto* wiretap =
         command(app_, "wiretap",
-                "Look for a text in all packets of this namespace until standard input ends",
+                "Look for a text in all packets of this namespace until standard input ends", "",
                 [this](const Common&) { return demo::wiretap(a_.name); });
-    wiretap->add_option("TEXT", a_.name)->required();
+    name(wiretap, "TEXT", "What to look for");
     wiretap->group("");
   }
 
   CLI::App& app_;
   Asked& a_;
 };
+
+// What was wrong with the command line, and which help to read.
+Failure misuse(const CLI::App& app, const CLI::ParseError& e) {
+  const CLI::App* at = &app;
+  std::string path = app.get_name();
+  while (!at->get_subcommands().empty()) {
+    at = at->get_subcommands().front();
+    path += " " + at->get_name();
+  }
+  std::string message = e.what();
+  const auto commands =
+      at->get_subcommands([](const CLI::App* c) { return !c->get_group().empty(); });
+  if (!commands.empty()) {
+    const auto rest = app.remaining(true);
+    message = rest.empty() ? path + " needs a command:"
+                           : "\"" + rest.front() + "\" is no command of " + path + ", which are:";
+    for (const auto* c : commands) message += " " + c->get_name();
+  }
+  return {.exit = kUsage,
+          .code = std::string(error_name(Errc::kUsage)),
+          .message = std::move(message),
+          .fix = path + " --help"};
+}
 
 }  // namespace
 
@@ -263,11 +322,21 @@ int cli_main(int argc, char** argv) {
   app.add_option("-o,--output", asked.format, "table, wide, json, jsonl, csv, name");
   app.add_flag("-v,--verbose", asked.verbose, "Say on standard error what happens");
   const Tree tree(app, asked);
+  // `sally help device add` is `sally device add --help`.
+  std::vector<char*> words(argv, argv + argc);
+  std::string help_flag = "--help";
+  if (argc > 1 && std::string_view(argv[1]) == "help") {
+    words.erase(words.begin() + 1);
+    words.push_back(help_flag.data());
+  }
   try {
-    app.parse(argc, argv);
+    app.parse(static_cast<int>(words.size()), words.data());
   } catch (const CLI::ParseError& e) {
-    const int code = app.exit(e);
-    return code == 0 ? kOk : kUsage;
+    const bool asked_for = e.get_exit_code() == 0;  // --help, --version
+    if (asked_for && app.remaining(true).empty()) return app.exit(e);
+    const auto format = parse_format(asked.format);
+    Output(format.value_or(Format::kTable)).failure(misuse(app, e));
+    return kUsage;
   } catch (const std::exception& e) {
     std::fprintf(stderr, "sally: %s\n", e.what());
     return kFailed;

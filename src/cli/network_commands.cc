@@ -26,6 +26,8 @@ namespace {
 namespace json = boost::json;
 
 constexpr std::int64_t kReadyMs = 20'000;
+constexpr std::uint16_t kPort = 1280;
+constexpr std::uint16_t kRouterPort = 3022;
 
 std::string this_host() {
   char name[256] = {};
@@ -57,10 +59,29 @@ Status load_settings(UpOptions& o) {
   };
   if (s == nullptr || port("port") == 0 || port("router_port") == 0)
     return fail(Errc::kFailed, o.dir + "/up.json is damaged", Source::kLocal);
-  o.name = cell(*s, "name");
-  o.port = port("port");
-  o.router_port = port("router_port");
-  o.listen = cell(*s, "listen") == "-" ? "" : cell(*s, "listen");
+  const UpOptions given =
+      std::exchange(o, {.dir = o.dir,
+                        .name = cell(*s, "name"),
+                        .port = port("port"),
+                        .router_port = port("router_port"),
+                        .listen = cell(*s, "listen") == "-" ? "" : cell(*s, "listen"),
+                        .detach = o.detach});
+  const auto other = [&](const char* option, const std::string& asked, const std::string& has) {
+    return fail(Errc::kConflict,
+                "the network in " + o.dir + " was made with " + option + " " + has + ", not " +
+                    asked + ": its devices know it by that\nleave " + option +
+                    " out, or make another network with --dir",
+                Source::kConfig);
+  };
+  if (!given.name.empty() && given.name != o.name) return other("--name", given.name, o.name);
+  if (given.port != 0 && given.port != o.port)
+    return other("--port", std::to_string(given.port), std::to_string(o.port));
+  if (given.router_port != 0 && given.router_port != o.router_port)
+    return other("--router-port", std::to_string(given.router_port), std::to_string(o.router_port));
+  if (!given.listen.empty() && given.listen != o.listen) {
+    o.listen = given.listen;  // nobody outside knows it
+    return save_settings(o);
+  }
   return {};
 }
 
@@ -94,7 +115,7 @@ Status check_ports(const UpOptions& o) {
     if (!free) {
       return fail(Errc::kConflict,
                   "cannot listen on port " + std::to_string(port) + ": " + free.error().context() +
-                      ". Choose another one with " + option + ", or another address with --listen",
+                      "\nchoose another one with " + option + ", or another address with --listen",
                   Source::kConfig);
     }
   }
@@ -202,7 +223,7 @@ Status up(const Common& c, const UpOptions& given) {
   if (given.service)
     return fail(
         Errc::kNotBuilt,
-        "--service: systemd units come with the packages, which do not exist yet. Use --detach",
+        "--service: systemd units come with the packages, which do not exist yet\nuse --detach",
         Source::kConfig);
   if (!given.ca_key.empty())
     return fail(Errc::kNotBuilt, "--ca-key: CA keys live in files until hardware keys are built",
@@ -216,6 +237,12 @@ Status up(const Common& c, const UpOptions& given) {
     TRY(check_ports(o));
   } else {
     if (o.name.empty()) o.name = this_host();
+    if (o.port == 0) o.port = kPort;
+    if (o.router_port == 0) o.router_port = kRouterPort;
+    if (!valid_host(o.name)) {
+      return fail(Errc::kUsage, "\"" + o.name + "\" is neither a host name nor an IP address",
+                  Source::kConfig);
+    }
     TRY(check_ports(o));
     // The settings first: a network without them could not be started again.
     TRY(fs::make_dirs(o.dir));
@@ -227,7 +254,7 @@ Status up(const Common& c, const UpOptions& given) {
     if (!wait_until([&] { return ready(o.dir); }, kReadyMs)) {
       (void)down(Common{.context = {}, .out = Output(Format::kName)}, o.dir);
       return fail(Errc::kFailed,
-                  "the network did not get ready and was ended again. See " + o.dir + "/*.log",
+                  "the network did not get ready and was ended again\nread " + o.dir + "/*.log",
                   Source::kLocal);
     }
     say_ready(c, o);
@@ -328,7 +355,8 @@ Status network_status(const Common& c, const std::string& dir_option) {
   if (!asked)
     return fail(Errc::kNoContext,
                 "neither a network nor a device in " + dir +
-                    ". Try --dir, `sally up` or `sally join TOKEN`",
+                    "\nname another folder with --dir, or start with `sally up` or `sally join "
+                    "TOKEN`",
                 Source::kConfig);
   if (!c.out.for_people()) {
     c.out.item(all, {});
@@ -408,18 +436,19 @@ Status admin_add(const Common& c, const std::string& name) {
   return {};
 }
 
-Status login(const Common& c, const std::string& token, const std::string& dir_option) {
+Status login(const Common& c, const std::string& argument, const std::string& dir_option) {
   const std::string dir = dir_option.empty() ? context_dir(c.context) : dir_option;
   const std::string path = dir + "/admin.json";
   if (fs::exists(path))
-    return fail(Errc::kConflict, path + " exists. Name another folder with --dir", Source::kConfig);
+    return fail(Errc::kConflict, path + " exists\nname another folder with --dir", Source::kConfig);
+  TRY_ASSIGN(const auto token, read_token(argument));
   TRY(expect_token_for(token, crypto::Role::kAdmin));
-  TRY(fs::make_dirs(dir));
+  TRY(prepare_dir(dir));
   TRY_ASSIGN(const auto identity, identity::blocking_enroll(token));
   if (identity.role != crypto::Role::kAdmin)
     return fail(Errc::kUsage,
                 "this token makes a " + std::string(crypto::role_name(identity.role)) +
-                    ", not an admin. For a device: sally join TOKEN",
+                    ", not an admin\nfor a device: sally join TOKEN",
                 Source::kConfig);
   TRY(identity::save(identity, path));
   c.out.say("logged in to " + identity.network.str() + " as " + identity.name + "; context " + dir);

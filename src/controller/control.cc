@@ -91,7 +91,9 @@ void Network::on_lane_up(lane::Lane& lane, const wire::Hello& hello) {
   auto update = writer_->update_for(hello.state_version, hello.state_hash, clock_.unix_ms());
   if (!update) {
     log::error("router cannot be brought up to date",
-               {{"router", peer.router}, {"why", update.error().text()}});
+               {{"router", peer.router},
+                {"why", update.error().text()},
+                {"fix", "after a restore: docs/operations.md"}});
     return lane.close(update.error());
   }
   peer.synced = true;

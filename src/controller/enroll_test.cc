@@ -91,7 +91,7 @@ TEST_F(EnrollTest, OnceAndOnlyOnce) {
 
   const auto again = enroll(jwt);
   ASSERT_FALSE(again);
-  EXPECT_TRUE(again.error().is(identity::Errc::kTokenRefused)) << again.error().text();
+  EXPECT_TRUE(again.error().is(identity::Errc::kTokenUsed)) << again.error().text();
   std::string altered = token("pump-18");
   altered[altered.size() - 5] = altered[altered.size() - 5] == 'A' ? 'B' : 'A';
   const auto refused = enroll(altered);

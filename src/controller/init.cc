@@ -86,6 +86,8 @@ Status check(const InitOptions& o) {
     return usage("need the first admin's name and file");
   if (!o.router_addresses.empty() && (o.router_identity.empty() || !valid_name(o.router_name)))
     return usage("need the first router's name and file");
+  for (const auto& h : o.hosts)
+    if (!valid_host(h)) return usage("'" + h + "' is neither a host name nor an IP address");
   for (const auto& a : o.router_addresses)
     if (!parse_host_port(a)) return usage("'" + a + "' is not host:port");
   return {};

@@ -2,6 +2,7 @@
 #include "identity/enroll.h"
 
 #include <algorithm>
+#include <array>
 #include <optional>
 
 #include "base/text.h"
@@ -16,6 +17,31 @@ namespace {
 constexpr std::size_t kMaxAnswer = 256 * 1024;
 constexpr char kCacerts[] = "/edge/client/v1/.well-known/est/cacerts";
 constexpr char kEnroll[] = "/edge/client/v1/enroll?method=ott&token=";
+
+// What the controller says of a token. Ours name the cause, others only the class.
+struct Refusal {
+  std::string_view cause;
+  std::string_view code;
+  Errc errc;
+  std::string_view text;
+};
+constexpr std::array kRefusals{
+    Refusal{"pki.token_used", {}, Errc::kTokenUsed, "the token was used already"},
+    Refusal{"pki.token_expired", "ENROLLMENT_EXPIRED", Errc::kTokenExpired,
+            "the time of the token is over"},
+    Refusal{"pki.token_revoked", {}, Errc::kTokenRefused, "the token was taken back"},
+    Refusal{"pki.token_unknown", {}, Errc::kTokenRefused, "the controller knows no such token"},
+    Refusal{"pki.token_foreign", {}, Errc::kTokenRefused, "the token is of another network"},
+    Refusal{"pki.token_altered", {}, Errc::kTokenAltered, "the token was altered or cut"},
+    Refusal{"pki.identity_inactive",
+            {},
+            Errc::kTokenRefused,
+            "what the token is for was removed or suspended"},
+    Refusal{"-", "INVALID_ENROLLMENT_TOKEN", Errc::kTokenRefused,
+            "the token is not valid; it may have been used already"},
+    Refusal{"-", "INVALID_ENROLL_METHOD", Errc::kTokenRefused,
+            "the token is of a kind that is not taken here"},
+};
 
 bool is_tls(const Error& e) {
   return e.code().starts_with("tls.");
@@ -153,17 +179,20 @@ class EnrollingImpl final : public Enrolling {
   Status refusal(const http::ClientResponse& response) const {
     std::string code = "HTTP status " + std::to_string(response.status);
     std::string message;
+    std::string cause;
     if (const auto body = parse_object(response.body))
       if (const auto* error = object_at(*body, "error")) {
-        code = text_at(*error, "code");
+        if (auto given = text_at(*error, "code"); !given.empty()) code = std::move(given);
         message = text_at(*error, "message");
+        if (const auto* of = object_at(*error, "cause")) cause = text_at(*of, "code");
       }
     if (!printable_utf8(code) || code.size() > 64) code = "unreadable";
     if (!printable_utf8(message) || message.size() > 256) message.clear();
     const std::string text = message.empty() ? code : code + ": " + message;
-    if (code == "ENROLLMENT_EXPIRED") return fail(Errc::kTokenExpired, text + "; make a new one");
-    if (code == "INVALID_ENROLLMENT_TOKEN" || code == "INVALID_ENROLL_METHOD")
-      return fail(Errc::kTokenRefused, text + "; it may have been used already: make a new one");
+    for (const auto& known : kRefusals) {
+      if (cause == known.cause || (cause.empty() && code == known.code))
+        return fail(known.errc, std::string(known.text) + "; ask for a new one");
+    }
     if (response.status == 503 || response.status == 429)
       return fail(Errc::kBusy, text, Source::kPeer, true);
     return fail(Errc::kRefused, text);

@@ -11,6 +11,8 @@ std::string_view error_name(Errc e) {
       return "identity.token_expired";
     case Errc::kTokenAltered:
       return "identity.token_altered";
+    case Errc::kTokenUsed:
+      return "identity.token_used";
     case Errc::kTokenRefused:
       return "identity.token_refused";
     case Errc::kMethod:

@@ -12,7 +12,9 @@ enum class Errc : std::uint8_t {
   kTokenExpired,  ///< past its end, here or at the controller
   kTokenAltered,  ///< signature does not fit the controller's key: altered, or another server
                   ///< answers
-  kTokenRefused,  ///< the controller does not take it: used, revoked, unknown, foreign
+  kTokenUsed,     ///< somebody has enrolled with it
+  kTokenRefused,  ///< the controller does not take it: revoked, unknown, foreign, or it does not
+                  ///< say
   kMethod,        ///< a kind of token this client cannot use
   // the controller
   kController,   ///< answers that are not those of a controller

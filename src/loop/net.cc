@@ -307,7 +307,8 @@ class TcpConnecting final : public Connecting {
       attempt_.arm(timeout_ms_ / left + 1);
       return;
     }
-    finish(fail(Errc::kConnect, where() + " (" + tried_ + "): " + last_, Source::kPeer, true));
+    const std::string also = tried_.empty() || tried_ == where() ? "" : " (" + tried_ + ")";
+    finish(fail(Errc::kConnect, where() + also + ": " + last_, Source::kPeer, true));
   }
 
   void ready() {

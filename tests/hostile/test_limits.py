@@ -13,52 +13,49 @@ from multiprocessing import get_context
 
 import pytest
 from forge import Identity, hello, tls
-from harness import pids_of, wait_for
+from harness import echo_server, pids_of, wait_for
 
 
 @pytest.fixture(scope="module")
 def flow(net):
     """A healthy device's echo flow through the overlay; gives the latencies of round trips, in ms."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def echo(c):
-        try:
-            while data := c.recv(65536):
-                c.sendall(data)
-        except OSError:
-            pass
-
-    def serve():
-        while True:
-            try:
-                c, _ = listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=echo, args=(c,), daemon=True).start()
-
-    threading.Thread(target=serve, daemon=True).start()
     server, device = net.device("server"), net.device("pump", ["sensors"])
-    net.expose(listener.getsockname()[1], "plant", server, "#sensors")
-    s = socket.create_connection(("127.0.0.1", device.forward("plant")))
-    s.settimeout(10)
+    with echo_server() as target:
+        net.expose(target, "plant", server, "#sensors")
+        with socket.create_connection(("127.0.0.1", device.forward("plant"))) as s:
+            s.settimeout(10)
+            # A process of its own: attackers in this one do not slow what is measured.
+            ours, theirs = get_context("fork").Pipe()
+            meter = get_context("fork").Process(target=measure, args=(s, theirs), daemon=True)
+            meter.start()
 
-    def measure(seconds):
+            def latencies(seconds):
+                ours.send(seconds)
+                times = ours.recv()
+                assert times, "the healthy flow was cut"
+                return times
+
+            yield latencies, device
+            meter.kill()
+            meter.join()
+
+
+def measure(s, pipe):
+    """Answers each number of seconds that comes through `pipe` with the round trips of that time, in ms; None: the flow was cut."""
+    while True:
+        until = time.monotonic() + pipe.recv()
         out = []
-        until = time.monotonic() + seconds
         while time.monotonic() < until:
             start = time.monotonic()
             s.sendall(b"x" * 100)
             got = 0
             while got < 100:
                 piece = s.recv(100)
-                assert piece, "the healthy flow was cut"
+                if not piece:
+                    return pipe.send(None)
                 got += len(piece)
             out.append((time.monotonic() - start) * 1000)
-        return out
-
-    yield measure, device
-    s.close()
-    listener.close()
+        pipe.send(out)
 
 
 def rss_mb(pid):

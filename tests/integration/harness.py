@@ -7,8 +7,11 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import shutil
 import time
+from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +38,32 @@ def free_ports(count):
     for s in sockets:
         s.close()
     return ports
+
+
+def _echo(listener):
+    def serve(c):
+        try:
+            while data := c.recv(65536):
+                c.sendall(data)
+        except OSError:
+            pass
+        c.close()
+
+    while True:
+        threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+
+@contextmanager
+def echo_server():
+    """Port of an echo server on loopback, in a process of its own: what a test measures is not its own interpreter's lock."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        process = get_context("fork").Process(target=_echo, args=(listener,), daemon=True)
+        process.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            process.kill()
+            process.join()
 
 
 class Failed(Exception):
@@ -100,6 +129,7 @@ class Device:
 
     def forward(self, service):
         """Local port that leads to the service."""
+        wait_for(lambda: self.sees(service), what=f"{self.name} sees {service}")
         listen = sally("forward", service, free_ports(1)[0], "--dir", self.dir)[0]["listen"]
         return int(listen.rsplit(":", 1)[1])
 

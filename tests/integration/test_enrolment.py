@@ -33,7 +33,7 @@ def test_used_altered_and_meaningless_tokens(net, tmp_path):
     token = token_of(net, "one")
     join(token, tmp_path / "a")
     again = refused(token, tmp_path / "b")
-    assert again.exit != 0 and again.error["code"] == "identity.token_refused" and "used" in again.error["message"]
+    assert again.exit == 3 and again.error["code"] == "identity.token_used", again
     fresh = token_of(net, "two")
     head, body, signature = fresh.split(".")
     claims = json.loads(base64.urlsafe_b64decode(body + "=="))
@@ -43,7 +43,7 @@ def test_used_altered_and_meaningless_tokens(net, tmp_path):
     flipped = signature[:10] + ("A" if signature[10] != "A" else "B") + signature[11:]
     for bad in (f"{head}.{forged}.{signature}", f"{head}.{body}.{flipped}", f"{none}.{body}.", f"{none}.{body}.{signature}", f"{hs}.{body}.{signature}", f"{head}.{body}", "nonsense", "", "a.b.c", "e" * 10_000):
         failure = refused(bad, tmp_path / "c")
-        assert failure.error["code"].startswith(("identity.", "cli.", "crypto.")), failure
+        assert (failure.exit, failure.error["code"]) in ((2, "identity.bad_token"), (7, "identity.token_altered")), failure
     # None of that used the token up.
     join(fresh, tmp_path / "d")
 
@@ -158,18 +158,6 @@ def test_no_secret_in_logs_or_command_lines(net, tmp_path):
         assert secrets[1].encode() not in b"".join(p.read_bytes() for p in (net.context / "controller").glob("controller.db*"))
     finally:
         sally("down", "--dir", folder)
-
-
-def test_every_command_teaches():
-    out = subprocess.run([SALLY, "--help"], capture_output=True, text=True, check=True).stdout
-    assert "sally join TOKEN" in out and "Exit codes" in out
-    commands = re.findall(r"^  ([a-z]+) {2,}", out[out.index("SUBCOMMANDS"):] if "SUBCOMMANDS" in out else out[out.lower().index("subcommands"):], re.M)
-    assert {"up", "down", "join", "expose", "allow", "deny", "connect", "forward", "status", "demo", "version", "device", "service", "router", "admin", "login"} <= set(commands), commands
-    for command in commands:
-        help_text = subprocess.run([SALLY, command, "--help"], capture_output=True, text=True, check=True).stdout
-        assert len(help_text.splitlines()) > 3, command
-    assert subprocess.run([SALLY, "version"], capture_output=True, text=True, check=True).stdout.startswith("sally ")
-    assert subprocess.run([SALLY, "-o", "pdf", "version"], capture_output=True, check=False).returncode == 2
 
 
 def test_formats(net):

@@ -6,32 +6,13 @@ import threading
 import time
 
 import pytest
-from harness import Failed, sally, wait_for
+from harness import Failed, echo_server, sally, wait_for
 
 
 @pytest.fixture(scope="module")
 def echo():
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve():
-        while True:
-            try:
-                c, _ = listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=pump, args=(c,), daemon=True).start()
-
-    def pump(c):
-        try:
-            while data := c.recv(65536):
-                c.sendall(data)
-        except OSError:
-            pass
-        c.close()
-
-    threading.Thread(target=serve, daemon=True).start()
-    yield listener.getsockname()[1]
-    listener.close()
+    with echo_server() as port:
+        yield port
 
 
 def open_flow(port):
@@ -148,7 +129,7 @@ def test_audit_chain_verifies(net):
 def test_context_and_login(net, tmp_path):
     with pytest.raises(Failed) as e:
         sally("--context", tmp_path / "none", "device", "list")
-    assert e.value.exit == 2 and "sally up" in e.value.error["message"]
+    assert e.value.exit == 2 and "sally up" in e.value.error["fix"]
     token = net.sally("admin", "add", "alice")[0]["token"]
     sally("login", token, "--dir", tmp_path / "alice")
     assert any(d["name"] == "server" for d in sally("--context", tmp_path / "alice", "device", "list"))

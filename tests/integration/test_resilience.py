@@ -4,39 +4,18 @@ import os
 import signal
 import socket
 import subprocess
-import threading
 import time
 
 import pytest
-from harness import SALLY, Failed, pids_of, sally, wait_for
+from harness import SALLY, Failed, echo_server, pids_of, sally, wait_for
 
 
 @pytest.fixture(scope="module")
 def echo(net):
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def pump(c):
-        try:
-            while data := c.recv(65536):
-                c.sendall(data)
-        except OSError:
-            pass
-        c.close()
-
-    def serve():
-        while True:
-            try:
-                c, _ = listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=pump, args=(c,), daemon=True).start()
-
-    threading.Thread(target=serve, daemon=True).start()
-    server = net.device("server")
-    pump_device = net.device("pump", ["sensors"])
-    net.expose(listener.getsockname()[1], "plant", server, "#sensors")
-    yield server, pump_device, pump_device.forward("plant")
-    listener.close()
+    with echo_server() as target:
+        server, pump = net.device("server"), net.device("pump", ["sensors"])
+        net.expose(target, "plant", server, "#sensors")
+        yield server, pump, pump.forward("plant")
 
 
 def ping(s):
