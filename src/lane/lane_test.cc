@@ -3,7 +3,9 @@
 #include "lane/lane.h"
 
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 
+#include <algorithm>
 #include <functional>
 #include <list>
 #include <memory>
@@ -411,6 +413,40 @@ TEST_F(LaneTest, SilenceIsDeath) {
   EXPECT_LT(loop.now_ms() - start, 2'000);
   EXPECT_EQ(a.reset, wire::ResetCode::kLaneLost);
   EXPECT_GE(peer->count(FrameType::kPing), 2U);
+}
+
+TEST_F(LaneTest, ACutConnectionIsNoOrderlyEnd) {
+  connect_up();
+  Probe a;
+  ASSERT_TRUE(lane->attach(a, 5));
+  // TCP ends, TLS did not: somebody on the path can do that.
+  ASSERT_EQ(::shutdown(peer->stream->fd(), SHUT_WR), 0);
+  expect_down("tls.truncated");
+  EXPECT_EQ(a.reset, wire::ResetCode::kLaneLost);
+}
+
+TEST_F(LaneTest, TenThousandResetsAreAnsweredOnceAndLeaveNoLabel) {
+  connect_up();
+  const Bytes reset = wire::encode(wire::Reset{.code = wire::ResetCode::kClosed, .text = {}});
+  std::uint32_t highest = 0;
+  for (std::size_t round = 1; round <= 10; ++round) {
+    std::list<Probe> circuits;
+    for (std::uint32_t i = 0; i < 1'000; ++i) {
+      ASSERT_TRUE(lane->attach(circuits.emplace_back(), i + 1));
+      highest = std::max(highest, circuits.back().local_label());
+    }
+    for (const auto& c : circuits)
+      peer->frame({.label = c.local_label(), .type = FrameType::kReset}, reset);
+    ASSERT_TRUE(until([&] { return peer->count(FrameType::kReset) == round * 1'000; }));
+    EXPECT_EQ(lane->circuits(), 0U);
+  }
+  EXPECT_LE(highest, 1'000U);
+  // Late ones for a label that is free are harmless and not answered; one that was never given out
+  // is no accident.
+  peer->frame({.label = 1, .type = FrameType::kReset}, reset);
+  peer->frame({.label = highest + 1, .type = FrameType::kReset}, reset);
+  expect_refused("fabric.bad_label");
+  EXPECT_EQ(peer->count(FrameType::kReset), 10'000U);
 }
 
 TEST_F(LaneTest, TenThousandFramesOfOneByte) {

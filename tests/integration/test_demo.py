@@ -2,6 +2,7 @@
 """The demo is the acceptance test: what it claims, and that it leaves nothing behind."""
 import glob
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -16,6 +17,17 @@ def leftovers():
     return [p for p in mine if b"sally-demo-" in cmdline(p)]
 
 
+def namespaces():
+    """Network namespaces that any process is in."""
+    found = set()
+    for ns in glob.glob("/proc/[0-9]*/ns/net"):
+        try:
+            found.add(os.readlink(ns))
+        except OSError:
+            pass
+    return found
+
+
 def cmdline(pid):
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as f:
@@ -25,7 +37,7 @@ def cmdline(pid):
 
 
 def test_every_point_is_measured_and_holds():
-    before = set(glob.glob("/tmp/sally-demo-*"))
+    before, around = set(glob.glob("/tmp/sally-demo-*")), namespaces()
     run = subprocess.run([SALLY, "demo", "--json"], capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     report = json.loads(run.stdout)
@@ -42,18 +54,20 @@ def test_every_point_is_measured_and_holds():
     assert mtls["message_seen_on_the_wire"] == 0 and mtls["message_seen_on_loopback"] > 0 and mtls["tls13_handshakes_on_the_wire"] > 0
     assert points["deny"]["measured"]["exit_code"] == 4 and points["deny"]["measured"]["without_certificate_alert"] == 116
     wait_for(lambda: not leftovers(), what="no process left")
+    wait_for(lambda: namespaces() <= around, what="no namespace left")
     assert set(glob.glob("/tmp/sally-demo-*")) == before
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_end_in_the_middle_leaves_no_process(how):
-    before = set(glob.glob("/tmp/sally-demo-*"))
+    before, around = set(glob.glob("/tmp/sally-demo-*")), namespaces()
     demo = subprocess.Popen([SALLY, "demo"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert "ready in" in demo.stdout.readline()
     demo.send_signal(how)
     demo.wait(40)
     demo.stdout.close()
     wait_for(lambda: not leftovers(), seconds=15, what="no process left")
+    wait_for(lambda: namespaces() <= around, seconds=15, what="no namespace left")
     rest = set(glob.glob("/tmp/sally-demo-*")) - before
     if how == signal.SIGINT:
         assert not rest

@@ -121,6 +121,22 @@ TEST_F(AttackTest, ASetupWithAnyFieldChangedAfterTheProofIsInvalid) {
   m->ends.clear();
 }
 
+TEST_F(AttackTest, ASetupWithAnyFieldTooLongIsInvalid) {
+  bring_up_host();
+  const auto mallory = raw("mallory");
+  const std::vector<std::function<void(wire::Setup&)>> longer{
+      [](auto& s) { s.client_hello.resize(wire::kMaxClientHello + 1); },
+      [](auto& s) { s.app_data.resize(wire::kMaxAppData + 1); },
+      [](auto& s) { s.leaf.resize(wire::kMaxCertificate + 1); },
+      [](auto& s) { s.issuing.resize(wire::kMaxCertificate + 1); }};
+  for (const auto& change : longer) {
+    auto setup = mallory->setup("s-1");
+    change(setup);
+    EXPECT_EQ(mallory->open(mallory->sealed(std::move(setup))), SetupCode::kInvalid);
+  }
+  EXPECT_EQ(mallory->open(mallory->sealed(mallory->setup("s-1"))), SetupCode::kNone);
+}
+
 TEST_F(AttackTest, AReplayedSetupIsInvalidWhileOpenAndAfter) {
   bring_up_host();
   auto m = raw("mallory");

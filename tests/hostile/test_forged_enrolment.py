@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tokens and requests that no client of ours would send, by raw HTTP. (tests/integration/test_enrolment.py: the command's own view.)
+
+Expiry needs a clock that moves: src/pki, src/identity."""
+import base64
+import hashlib
+import hmac
+import json
+import ssl
+import subprocess
+import urllib.error
+import urllib.request
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from forge import stolen_key
+from harness import Net, sally
+
+
+def encode(value):
+    raw = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def decode(part):
+    return json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+
+
+def csr(folder, key=None):
+    """A request in PEM; with a key file whose halves do not fit its proof of possession is wrong."""
+    if key is None:
+        key = ec.generate_private_key(ec.SECP256R1()).private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()).decode()
+    (folder / "k").write_text(key)
+    subprocess.run(["openssl", "req", "-new", "-key", folder / "k", "-out", folder / "r", "-subj", "/CN=x"], check=True, capture_output=True)
+    return (folder / "r").read_bytes()
+
+
+def enrol(net, token, request):
+    """Status and decoded answer of POST /enroll."""
+    ask = urllib.request.Request(f"https://127.0.0.1:{net.port}/enroll?method=ott&token={token}", data=request, headers={"Content-Type": "application/x-pem-file"}, method="POST")
+    try:
+        with urllib.request.urlopen(ask, context=ssl._create_unverified_context()) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as e:
+        return e.code, json.loads(e.read())
+
+
+def refused(net, token, request, code, cause=None):
+    status, answer = enrol(net, token, request)
+    assert status == 400 and answer["error"]["code"] == code, (status, answer)
+    if cause:
+        assert answer["error"]["cause"]["code"] == cause, answer
+
+
+def public_key(net):
+    """The key that signs the network's tokens, as anybody can read it off the controller's port."""
+    return x509.load_pem_x509_certificate(ssl.get_server_certificate(("127.0.0.1", net.port)).encode()).public_key()
+
+
+def test_ghsa_4h58_w989_xgg4_signatures_that_only_look_right(net, tmp_path):
+    token = net.sally("device", "add", "jwt")[0]["token"]
+    head, body, signature = token.split(".")
+    request = csr(tmp_path)
+    key = public_key(net)
+    for secret in (key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo),
+                   key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo), b""):
+        signed = f"{encode({'alg': 'HS256', 'typ': 'JWT'})}.{body}"
+        refused(net, f"{signed}.{encode(hmac.new(secret, signed.encode(), hashlib.sha256).digest())}", request, "INVALID_ENROLLMENT_TOKEN", "pki.token_altered")
+    # Our own key, offered by every header that could carry one.
+    mine = ec.generate_private_key(ec.SECP256R1())
+    numbers = mine.public_key().public_numbers()
+    jwk = {"kty": "EC", "crv": "P-256", "x": encode(numbers.x.to_bytes(32, "big")), "y": encode(numbers.y.to_bytes(32, "big"))}
+    for trick in ({"jwk": jwk}, {"kid": "../../keys/devices-1.key"}, {"kid": "' OR 1=1 --"}, {"jku": f"http://127.0.0.1:{net.port}/x"}, {"x5u": "file:///etc/passwd"}):
+        signed = f"{encode({'alg': 'ES256', 'typ': 'JWT', **trick})}.{body}"
+        r, s = decode_dss_signature(mine.sign(signed.encode(), ec.ECDSA(hashes.SHA256())))
+        refused(net, f"{signed}.{encode(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}", request, "INVALID_ENROLLMENT_TOKEN", "pki.token_altered")
+    for alg in ("none", "None", "NONE", "", 7, None):
+        for end in ("", signature):
+            refused(net, f"{encode({'alg': alg, 'typ': 'JWT'})}.{body}.{end}", request, "INVALID_ENROLLMENT_TOKEN")
+    # None of that used the token up.
+    assert enrol(net, token, request)[0] == 200
+    assert enrol(net, token, request)[0] == 400
+
+
+def test_a_token_of_another_network_is_named_as_such(net, tmp_path):
+    other = Net()
+    try:
+        foreign = other.sally("device", "add", "pump")[0]["token"]
+        refused(net, foreign, csr(tmp_path), "INVALID_ENROLLMENT_TOKEN", "pki.token_foreign")
+        assert sally("join", foreign, "--dir", tmp_path / "d", "--no-run")[0]["name"] == "pump"  # where it belongs, it is good
+    finally:
+        other.close()
+
+
+def test_a_request_for_somebody_elses_key(net, tmp_path):
+    """A public key that the sender cannot prove to have: no certificate, and the token lives."""
+    victim = net.device("victim", run=False)
+    leaf = x509.load_pem_x509_certificate(json.loads(victim.identity.read_text())["id"]["cert"].removeprefix("pem:").encode())
+    token = net.sally("device", "add", "thief")[0]["token"]
+    refused(net, token, csr(tmp_path, stolen_key(leaf)), "COULD_NOT_PROCESS_CSR")
+    assert enrol(net, token, csr(tmp_path))[0] == 200
+
+
+def test_a_token_decides_the_role_not_the_one_who_sends_it(net, tmp_path):
+    """Tokens of admins and routers make those, tokens of devices make devices: no request turns one into another."""
+    for kind, add in (("device", ["device", "add"]), ("admin", ["admin", "add"])):
+        token = net.sally(*add, f"role-{kind}")[0]["token"]
+        status, answer = enrol(net, token, csr(tmp_path))
+        assert status == 200, answer
+        leaf = x509.load_pem_x509_certificate(answer["data"]["cert"].encode())
+        uris = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(x509.UniformResourceIdentifier)
+        assert len(uris) == 1 and f"/{kind}/" in uris[0]
+
+
+@pytest.mark.parametrize("what,body", [("nothing", b""), ("garbage", b"\x00\xff" * 500), ("certificate", None),
+                                       ("empty", b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n")])
+def test_what_is_no_request_uses_no_token(net, tmp_path, what, body):
+    token = net.sally("device", "add", f"bad-{what}")[0]["token"]
+    if body is None:
+        body = ssl.get_server_certificate(("127.0.0.1", net.port)).encode()
+    refused(net, token, body, "COULD_NOT_PROCESS_CSR")
+    assert enrol(net, token, csr(tmp_path))[0] == 200
