@@ -16,7 +16,8 @@
  * sally_stream_close(s); } sally_close(ctx);
  *
  * Threads: every function may be called from any thread, except that callbacks run on the context's
- * thread and must not block: functions marked "blocks" return SALLY_E_WOULD_DEADLOCK there. Errors:
+ * thread and must not block: functions marked "blocks" return SALLY_E_WOULD_DEADLOCK there. A
+ * program with an event loop of its own has no second thread: see SALLY_CALLER_LOOP. Errors:
  * a negative code; sally_last_error() of the same thread says more. Nothing throws or aborts on
  * what a peer sent. Compatibility: structs start with their size and only grow; codes keep their
  * numbers.
@@ -57,7 +58,8 @@ enum {
   SALLY_E_CLOSED = -11, /* the object is closed */
   SALLY_E_DENIED = -12, /* the network refuses this identity: revoked, suspended, removed */
   SALLY_E_WOULD_DEADLOCK = -13,
-  SALLY_E_INTERNAL = -14
+  SALLY_E_INTERNAL = -14,
+  SALLY_E_WOULD_BLOCK = -15 /* not an error: try again when sally_stream_watch says so */
 };
 
 /* The stable text of a code: "sally.no_service". Static. */
@@ -83,8 +85,15 @@ typedef struct sally_options {
   const char* identity_path; /* the file that enrolment wrote */
   void (*on_event)(void* user, sally_event event, const char* text);
   void* user;
+  int flags; /* SALLY_CALLER_LOOP */
 } sally_options;
-#define SALLY_OPTIONS_INIT {sizeof(sally_options), NULL, NULL, NULL}
+#define SALLY_OPTIONS_INIT {sizeof(sally_options), NULL, NULL, NULL, 0}
+
+/* The context has no thread: everything of it happens in sally_loop_run, on the thread that opened
+ * it, which is the context's thread. Only that thread may call sally_loop_run and sally_close, and
+ * not from a callback; every other function may be called from any thread and waits for the next
+ * run. */
+#define SALLY_CALLER_LOOP 1
 
 /* Reads the identity and starts to connect; returns before it is connected. */
 SALLY_API int sally_open(const sally_options* options, sally_context** out);
@@ -94,6 +103,15 @@ SALLY_API int sally_wait_online(sally_context* ctx, int timeout_ms);
 /* Ends everything of the context: what closed streams had written is delivered first (3 s at most),
  * open ones read SALLY_E_CLOSED from then on. Blocks. */
 SALLY_API void sally_close(sally_context* ctx);
+
+/* With SALLY_CALLER_LOOP. The descriptor that becomes readable when sally_loop_run has work: for
+ * poll, epoll, GLib, asyncio. Negative on error. */
+SALLY_API int sally_loop_fd(sally_context* ctx);
+/* Milliseconds after which sally_loop_run has work although the descriptor stays quiet: 0 = now,
+ * -1 = never. Ask again after each run and after each call of another function. */
+SALLY_API int sally_loop_timeout(sally_context* ctx);
+/* Does what there is to do and returns; callbacks are called from here. Never sleeps. */
+SALLY_API int sally_loop_run(sally_context* ctx);
 
 typedef struct sally_status {
   size_t size;
@@ -159,6 +177,16 @@ SALLY_API int sally_dial_async(
 SALLY_API int64_t sally_read(sally_stream* stream, void* buffer, size_t len);
 /* All of it, or an error. Blocks while the peer does not read. */
 SALLY_API int64_t sally_write(sally_stream* stream, const void* data, size_t len);
+/* The same without waiting, from callbacks too: what there is, or SALLY_E_WOULD_BLOCK. A write may
+ * take less than `len`. */
+SALLY_API int64_t sally_try_read(sally_stream* stream, void* buffer, size_t len);
+SALLY_API int64_t sally_try_write(sally_stream* stream, const void* data, size_t len);
+/* `ready` is called on the context's thread each time that a sally_try_read or sally_try_write
+ * which gave SALLY_E_WOULD_BLOCK (or took less) can go on, and at the end of the stream. Null ends
+ * it; so does the end of the handle. From another thread than the context's one late call may come.
+ */
+SALLY_API int sally_stream_watch(sally_stream* stream,
+                                 void (*ready)(void* user, sally_stream* stream), void* user);
 /* Ends our direction in order; the peer reads 0 after the last byte. Half of the stream goes on. */
 SALLY_API int sally_shutdown_write(sally_stream* stream);
 /* Ends what is open and frees the handle. Bytes written before are delivered. */

@@ -49,6 +49,7 @@ struct Loop::Impl {
   std::vector<Function> deferred;
   bool in_run_until = false;
   std::vector<Watcher::Impl*> dirty;
+  bool unpolled = false;  // libuv learns of a changed interest when it polls next
   std::mutex mutex;
   std::vector<Function> posted;
   std::atomic<bool> stopping{false};
@@ -80,6 +81,7 @@ struct Loop::Impl {
       w->dirty = false;
       if (w->wanted == w->applied) continue;
       w->applied = w->wanted;
+      unpolled = true;
       if (w->wanted == 0)
         uv_poll_stop(&w->poll);
       else
@@ -94,6 +96,7 @@ struct Loop::Impl {
   void before_sleep() {
     const bool fired = wheel.advance();
     const bool ran = end_of_turn();
+    unpolled = false;  // what was changed up to here is polled now
     // run_until looks at its condition between turns: what ran just now may have made it true.
     const bool more = !deferred.empty() || ((fired || ran) && in_run_until);
     if (more && !idling) uv_idle_start(&idle, [](uv_idle_t*) {});
@@ -186,6 +189,15 @@ void Loop::stop() {
 void Loop::run_once(bool wait) {
   impl_->bind_thread();
   uv_run(&impl_->uv, wait ? UV_RUN_ONCE : UV_RUN_NOWAIT);
+}
+
+int Loop::poll_fd() const {
+  return uv_backend_fd(&impl_->uv);
+}
+
+std::int64_t Loop::wait_ms() const {
+  if (impl_->unpolled || !impl_->dirty.empty() || !impl_->deferred.empty()) return 0;
+  return impl_->wheel.next_ms();
 }
 
 bool Loop::run_until(const std::function<bool()>& done, std::int64_t timeout_ms) {

@@ -33,6 +33,11 @@ class Loop {
   void stop();
   /// One turn; with `wait` it sleeps until something happens.
   void run_once(bool wait);
+  /// For a host loop that waits for us: readable when run_once(false) has work. Valid as long as
+  /// this.
+  [[nodiscard]] int poll_fd() const;
+  /// Milliseconds until run_once(false) has work even if poll_fd() stays quiet; -1: never.
+  [[nodiscard]] std::int64_t wait_ms() const;
   /// Turns until `done()` or `timeout_ms` of real time; true when done. For blocking callers and
   /// tests.
   bool run_until(const std::function<bool()>& done, std::int64_t timeout_ms);

@@ -60,7 +60,7 @@ using namespace sally::sdk;
 const char* sally_error_name(int code) {
   if (code == SALLY_OK) return "sally.ok";
   const int index = SALLY_E_ARGUMENT - code;
-  if (index < 0 || index > static_cast<int>(Errc::kInternal)) return "sally.unknown";
+  if (index < 0 || index > static_cast<int>(Errc::kWouldBlock)) return "sally.unknown";
   return error_name(static_cast<Errc>(index)).data();
 }
 const char* sally_last_error(void) {
@@ -71,14 +71,19 @@ const char* sally_version(void) {
 }
 
 int sally_open(const sally_options* options, sally_context** out) {
-  if (options == nullptr || out == nullptr || options->size != sizeof(sally_options))
+  // A program of before knows fewer members.
+  if (options == nullptr || out == nullptr || options->size > sizeof(sally_options) ||
+      options->size < offsetof(sally_options, flags))
     return bad_argument("options or out missing, or of an unknown size");
-  if (options->identity_path == nullptr || *options->identity_path == 0)
+  sally_options o = SALLY_OPTIONS_INIT;
+  std::memcpy(&o, options, options->size);
+  if (o.identity_path == nullptr || *o.identity_path == 0)
     return bad_argument("identity_path is missing");
+  if ((o.flags & ~SALLY_CALLER_LOOP) != 0) return bad_argument("unknown flags");
   return guarded([&] {
-    auto material = load_material(options->identity_path);
+    auto material = load_material(o.identity_path);
     if (!material) return record_error(material.error());
-    auto core = std::make_shared<Core>(std::move(*material), *options);
+    auto core = std::make_shared<Core>(std::move(*material), o);
     core->start();
     *out = new sally_context{std::move(core)};
     return static_cast<int>(SALLY_OK);
@@ -93,12 +98,43 @@ int sally_wait_online(sally_context* ctx, int timeout_ms) {
 
 void sally_close(sally_context* ctx) {
   if (ctx == nullptr) return;
-  if (ctx->core->on_loop()) {
-    record_error(SALLY_E_WOULD_DEADLOCK, "sally_close on the context's own thread");
+  if (!ctx->core->may_turn()) {
+    record_error(SALLY_E_WOULD_DEADLOCK, ctx->core->caller_loop()
+                                             ? "sally_close from a callback or another thread"
+                                             : "sally_close on the context's own thread");
     return;
   }
   ctx->core->shutdown();
   delete ctx;
+}
+
+namespace {
+int check_turn(sally_context* ctx) {
+  if (ctx == nullptr || !ctx->core->caller_loop())
+    return bad_argument("no context, or one without SALLY_CALLER_LOOP");
+  if (!ctx->core->may_turn())
+    return record_error(SALLY_E_WOULD_DEADLOCK, "from a callback or another thread");
+  return SALLY_OK;
+}
+}  // namespace
+
+int sally_loop_fd(sally_context* ctx) {
+  const int code = check_turn(ctx);
+  return code == SALLY_OK ? ctx->core->loop().poll_fd() : code;
+}
+
+int sally_loop_timeout(sally_context* ctx) {
+  if (check_turn(ctx) != SALLY_OK) return 0;
+  return static_cast<int>(std::min<std::int64_t>(ctx->core->loop().wait_ms(), 3'600'000));
+}
+
+int sally_loop_run(sally_context* ctx) {
+  const int code = check_turn(ctx);
+  if (code != SALLY_OK) return code;
+  return guarded([&] {
+    ctx->core->turn();
+    return static_cast<int>(SALLY_OK);
+  });
 }
 
 int sally_get_status(sally_context* ctx, sally_status* status) {
@@ -229,6 +265,35 @@ int64_t sally_write(sally_stream* stream, const void* data, size_t len) {
   return guarded([&]() -> std::int64_t {
     const Status s = stream->stream->write({static_cast<const std::uint8_t*>(data), len});
     return s ? static_cast<std::int64_t>(len) : record_error(s.error());
+  });
+}
+
+int64_t sally_try_read(sally_stream* stream, void* buffer, size_t len) {
+  if (stream == nullptr || (buffer == nullptr && len != 0))
+    return bad_argument("no stream or no buffer");
+  return guarded([&]() -> std::int64_t {
+    auto n = stream->stream->try_read({static_cast<std::uint8_t*>(buffer), len});
+    return n ? static_cast<std::int64_t>(*n) : record_error(n.error());
+  });
+}
+
+int64_t sally_try_write(sally_stream* stream, const void* data, size_t len) {
+  if (stream == nullptr || (data == nullptr && len != 0))
+    return bad_argument("no stream or no data");
+  return guarded([&]() -> std::int64_t {
+    auto n = stream->stream->try_write({static_cast<const std::uint8_t*>(data), len});
+    return n ? static_cast<std::int64_t>(*n) : record_error(n.error());
+  });
+}
+
+int sally_stream_watch(sally_stream* stream, void (*ready)(void* user, sally_stream* stream),
+                       void* user) {
+  if (stream == nullptr) return bad_argument("no stream");
+  return guarded([&] {
+    std::function<void()> call;
+    if (ready != nullptr) call = [ready, user, stream] { ready(user, stream); };
+    stream->stream->watch(std::move(call));
+    return static_cast<int>(SALLY_OK);
   });
 }
 

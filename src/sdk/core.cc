@@ -22,6 +22,11 @@ Core::Core(Material material, sally_options options)
 Core::~Core() = default;
 
 void Core::start() {
+  if (caller_loop()) {
+    thread_id_ = std::this_thread::get_id();
+    loop_.defer([this] { engine_->start(); });
+    return;
+  }
   thread_ = std::thread([this] { run(); });
   started_.wait();
 }
@@ -31,6 +36,16 @@ void Core::run() {
   started_.count_down();
   loop_.defer([this] { engine_->start(); });
   loop_.run();
+  end();
+}
+
+void Core::turn() {
+  turning_ = true;
+  loop_.run_once(false);
+  turning_ = false;
+}
+
+void Core::end() {
   for (auto& [key, stream] : std::exchange(streams_, {})) stream->context_closed();
   for (auto& [id, listener] : std::exchange(listeners, {})) {
     listener->give_back_tokens();
@@ -42,15 +57,25 @@ void Core::run() {
   for (int i = 0; i < 8; ++i) loop_.run_once(false);
 }
 
-// Waits until what closed streams had written is with their peers, for kDrain at most.
+// What closed streams had written is not with their peers yet.
+bool Core::delivering() {
+  return engine_->delivering() ||
+         (engine_->online() &&
+          std::ranges::any_of(streams_, [](const auto& s) { return s.second->closing(); }));
+}
+
+// Waits for that, kDrain at most.
 void Core::drain() {
+  if (caller_loop()) {
+    (void)loop_.run_until([this] { return !delivering(); },
+                          std::chrono::milliseconds(kDrain).count());
+    return;
+  }
   const auto until = std::chrono::steady_clock::now() + kDrain;
   const auto busy = [this] {
     bool yes = false;
     (void)call([this, &yes] {
-      yes = engine_->delivering() ||
-            (engine_->online() &&
-             std::ranges::any_of(streams_, [](const auto& s) { return s.second->closing(); }));
+      yes = delivering();
       return static_cast<int>(SALLY_OK);
     });
     return yes;
@@ -66,6 +91,7 @@ void Core::shutdown() {
     if (std::exchange(closed_, true)) return;
     changed_.notify_all();
   }
+  if (caller_loop()) return end();
   loop_.stop();
   thread_.join();
 }
@@ -90,11 +116,19 @@ void Core::on_event(Event event, const std::string& text) {
 }
 
 int Core::wait_online(int timeout_ms) {
-  if (on_loop())
-    return record_error(SALLY_E_WOULD_DEADLOCK, "sally_wait_online on the context's own thread");
+  const auto decided = [this] { return online_ || closed_ || !denied_.empty(); };
+  if (on_loop()) {
+    if (!may_turn())
+      return record_error(SALLY_E_WOULD_DEADLOCK, "sally_wait_online on the context's own thread");
+    (void)loop_.run_until(
+        [&] {
+          const std::lock_guard lock(mutex_);
+          return decided();
+        },
+        timeout_ms);
+  }
   std::unique_lock lock(mutex_);
-  changed_.wait_for(lock, std::chrono::milliseconds(timeout_ms),
-                    [&] { return online_ || closed_ || !denied_.empty(); });
+  changed_.wait_for(lock, std::chrono::milliseconds(on_loop() ? 0 : timeout_ms), decided);
   if (online_) return SALLY_OK;
   if (closed_) return closed_error();
   if (!denied_.empty()) return record_error(SALLY_E_DENIED, denied_);

@@ -27,17 +27,22 @@ int record_error(const Error& error);
 
 class ListenerState;
 
-/// What stands behind a sally_context: a loop on a thread of its own, the engine, and all that
-/// lives on them. Owner: shared by the context's handle and the handles made from it. Thread:
-/// members marked [loop] on the loop's thread. Failure: after shutdown() every call gives
-/// SALLY_E_CLOSED.
+/// What stands behind a sally_context: a loop on a thread of its own or on the caller's, the
+/// engine, and all that lives on them. Owner: shared by the context's handle and the handles made
+/// from it. Thread: members marked [loop] on the loop's thread. Failure: after shutdown() every
+/// call gives SALLY_E_CLOSED.
 class Core : public std::enable_shared_from_this<Core> {
  public:
   Core(Material material, sally_options options);
   ~Core();
   void start();
-  /// Ends everything and joins the thread; not from the loop's thread.
+  /// Ends everything; not from a callback, and with a thread of our own not from that thread.
   void shutdown();
+  [[nodiscard]] bool caller_loop() const { return (options_.flags & SALLY_CALLER_LOOP) != 0; }
+  /// True where shutdown() and turn() may be called.
+  [[nodiscard]] bool may_turn() const { return on_loop() == caller_loop() && !turning_; }
+  /// One turn of a loop without a thread.
+  void turn();
   [[nodiscard]] bool on_loop() const { return std::this_thread::get_id() == thread_id_; }
 
   /// Runs `f` on the loop's thread and waits for it. SALLY_E_CLOSED after shutdown.
@@ -82,6 +87,8 @@ class Core : public std::enable_shared_from_this<Core> {
  private:
   static int closed_error() { return record_error(SALLY_E_CLOSED, "the context is closed"); }
   void run();
+  void end();
+  bool delivering();
   void drain();
   void on_event(Event event, const std::string& text);
 
@@ -93,6 +100,7 @@ class Core : public std::enable_shared_from_this<Core> {
   std::thread thread_;
   std::thread::id thread_id_;
   std::latch started_{1};
+  bool turning_ = false;  // in turn(): callbacks are running
 
   std::mutex mutex_;
   std::condition_variable changed_;

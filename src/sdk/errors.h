@@ -25,6 +25,7 @@ enum class Errc : std::uint8_t {
   kDenied,
   kWouldDeadlock,
   kInternal,
+  kWouldBlock,
 };
 std::string_view error_name(Errc e);
 /// SALLY_E_* of an error; those of other folders are SALLY_E_INTERNAL.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <thread>
 #include <utility>
 
 namespace sally::sdk {
@@ -28,17 +29,8 @@ void BlockingStream::on_loop(F f, bool always) {
   (void)loop_.post([self = shared_from_this(), f = std::move(f)] { f(*self); }, always);
 }
 
-Result<std::size_t> BlockingStream::read(MutableBytes into) {
-  if (into.empty()) return std::size_t{0};
-  std::unique_lock lock(mutex_);
-  while (in_at_ == in_.size() && !in_ended_ && !error_) {
-    on_loop([](BlockingStream& s) {
-      s.pulling_ = true;
-      s.pull();
-    });
-    changed_.wait_for(lock, std::chrono::seconds(1),
-                      [&] { return in_at_ < in_.size() || in_ended_ || error_; });
-  }
+std::optional<Result<std::size_t>> BlockingStream::take(MutableBytes into) {
+  if (in_at_ == in_.size() && !in_ended_ && !error_) return std::nullopt;
   if (in_at_ < in_.size()) {
     const std::size_t n = std::min(into.size(), in_.size() - in_at_);
     std::memcpy(into.data(), in_.data() + in_at_, n);
@@ -52,6 +44,80 @@ Result<std::size_t> BlockingStream::read(MutableBytes into) {
   // An end in order stays one, whatever became of our own direction.
   if (!in_ended_ && error_) return fail(*error_);
   return std::size_t{0};
+}
+
+Result<std::size_t> BlockingStream::read(MutableBytes into) {
+  if (into.empty()) return std::size_t{0};
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    if (auto taken = take(into)) return *std::move(taken);
+    on_loop([](BlockingStream& s) {
+      s.pulling_ = true;
+      s.pull();
+    });
+    changed_.wait_for(lock, std::chrono::seconds(1),
+                      [&] { return in_at_ < in_.size() || in_ended_ || error_; });
+  }
+}
+
+Result<std::size_t> BlockingStream::try_read(MutableBytes into) {
+  if (into.empty()) return std::size_t{0};
+  std::unique_lock lock(mutex_);
+  if (auto taken = take(into)) return *std::move(taken);
+  if (std::this_thread::get_id() == thread_) {
+    lock.unlock();
+    pulling_ = true;
+    pull();
+    lock.lock();
+    if (auto taken = take(into)) return *std::move(taken);
+  } else {
+    on_loop([](BlockingStream& s) {
+      s.pulling_ = true;
+      s.pull();
+    });
+  }
+  wants_read_ = true;
+  return fail(Errc::kWouldBlock, {}, Source::kLocal, true);
+}
+
+Result<std::size_t> BlockingStream::try_write(ByteView data) {
+  std::unique_lock lock(mutex_);
+  if (error_) return fail(*error_);
+  if (out_ended_) return fail(Errc::kClosed, "writing was shut down", Source::kLocal);
+  const std::size_t room = kBuffer - std::min(kBuffer, out_.size() - out_at_);
+  const ByteView part = data.first(std::min(room, data.size()));
+  wants_write_ = part.size() < data.size();
+  if (part.empty() && !data.empty()) return fail(Errc::kWouldBlock, {}, Source::kLocal, true);
+  append(out_, part);
+  if (std::this_thread::get_id() == thread_) {
+    lock.unlock();
+    push();
+  } else {
+    on_loop([](BlockingStream& s) { s.push(); });
+  }
+  return part.size();
+}
+
+void BlockingStream::watch(std::function<void()> ready) {
+  const std::lock_guard lock(mutex_);
+  ready_ = std::move(ready);
+}
+
+void BlockingStream::changed(bool readable, bool writable) {
+  changed_.notify_all();
+  if (!((wants_read_ && readable) || (wants_write_ && writable)) || ready_ == nullptr || telling_)
+    return;
+  telling_ = true;
+  // At the end of the turn: we are called from within the circuit, the program may do anything.
+  loop_.defer([self = shared_from_this()] {
+    std::function<void()> ready;
+    {
+      const std::lock_guard lock(self->mutex_);
+      self->telling_ = self->wants_read_ = self->wants_write_ = false;
+      ready = self->ready_;
+    }
+    if (ready) ready();
+  });
 }
 
 Status BlockingStream::write(ByteView data) {
@@ -84,11 +150,13 @@ void BlockingStream::close() {
   const std::lock_guard lock(mutex_);
   out_ended_ = true;
   closed_ = true;
+  ready_ = nullptr;
   on_loop([](BlockingStream& s) { s.push(); }, true);
 }
 
 void BlockingStream::reset() {
   const std::lock_guard lock(mutex_);
+  ready_ = nullptr;
   on_loop(
       [](BlockingStream& s) {
         if (s.circuit_ != nullptr) s.circuit_->abort(wire::ResetCode::kClosed);
@@ -121,7 +189,7 @@ void BlockingStream::pull() {
     } else {
       append(in_, {piece, result.n});
     }
-    changed_.notify_all();
+    changed(true, false);
   }
 }
 
@@ -146,7 +214,7 @@ void BlockingStream::push() {
       out_.erase(out_.begin(), out_.begin() + static_cast<std::ptrdiff_t>(out_at_));
       out_at_ = 0;
     }
-    changed_.notify_all();
+    changed(false, out_.size() - out_at_ < kBuffer);
   }
   if (end) circuit_->shutdown_write();
   if (closed) {
@@ -161,6 +229,7 @@ std::unique_ptr<Circuit> BlockingStream::detach(Bytes& read_ahead) {
     if (circuit_ == nullptr || error_) return nullptr;
     read_ahead.assign(in_.begin() + static_cast<std::ptrdiff_t>(in_at_), in_.end());
     error_ = Error(Errc::kClosed, "the stream was attached to a descriptor", Source::kLocal);
+    ready_ = nullptr;
   }
   auto circuit = std::move(circuit_);
   drop();
@@ -175,7 +244,7 @@ bool BlockingStream::closing() {
 void BlockingStream::fail_with(Error why) {
   const std::lock_guard lock(mutex_);
   if (!error_) error_ = std::move(why);
-  changed_.notify_all();
+  changed(true, true);
 }
 
 void BlockingStream::context_closed() {

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <thread>
 
 #include "loop/loop.h"
 #include "sdk/circuit.h"
@@ -34,6 +35,11 @@ class BlockingStream final : public CircuitUser,
   Result<std::size_t> read(MutableBytes into);
   /// All of it.
   Status write(ByteView data);
+  /// The same for what can go at once; kWouldBlock, after which `ready` of watch() is called.
+  Result<std::size_t> try_read(MutableBytes into);
+  Result<std::size_t> try_write(ByteView data);
+  /// `ready` runs on the loop; null ends it.
+  void watch(std::function<void()> ready);
   void shutdown_write();
   /// The handle is given back; what was written is delivered.
   void close();
@@ -55,13 +61,18 @@ class BlockingStream final : public CircuitUser,
   void pull();
   void push();
   void fail_with(Error why);
+  /// [mutex] What there is to read; nullopt: nothing yet.
+  std::optional<Result<std::size_t>> take(MutableBytes into);
+  /// [mutex, loop] Tells who waits in select, poll or a thread.
+  void changed(bool readable, bool writable);
   void drop();
   template <typename F>
   void on_loop(F f, bool always = false);
 
   std::shared_ptr<void> keep_;
   loop::Loop& loop_;
-  std::unique_ptr<Circuit> circuit_;  // the loop's
+  const std::thread::id thread_ = std::this_thread::get_id();  // the loop's: it makes us
+  std::unique_ptr<Circuit> circuit_;                           // the loop's
   std::function<void(BlockingStream&)> drop_;
   bool pulling_ = false;  // the loop's: a reader has asked at least once
 
@@ -77,6 +88,10 @@ class BlockingStream final : public CircuitUser,
   bool out_ended_ = false;
   bool closed_ = false;
   std::optional<Error> error_;
+  std::function<void()> ready_;
+  bool wants_read_ = false;   // try_read had nothing
+  bool wants_write_ = false;  // try_write could not take all
+  bool telling_ = false;      // a call of ready_ is on its way
 };
 
 }  // namespace sally::sdk

@@ -10,8 +10,7 @@
 #include <future>
 #include <thread>
 
-#include "identity/identity.h"
-#include "world.h"
+#include "abi_world.h"
 
 namespace sally::sim {
 namespace {
@@ -21,45 +20,12 @@ void pause() {
   std::this_thread::sleep_for(kPause);  // NOLINT(sally-sleep): between two looks
 }
 
-class AbiTest : public ::testing::Test {
+class AbiTest : public AbiWorld {
  protected:
-  AbiTest() {
-    std::promise<void> ready;
-    thread_ = std::thread([this, &ready] {
-      World world;
-      world.controller.put_device("host", {"servers"});
-      world.controller.put_device("pump", {"sensors"});
-      world.controller.put_service("s-1", "plant-mqtt", {"#sensors"}, {"#servers"});
-      world.until([&] { return world.controller.acked > 0; });
-      for (const char* id : {"host", "pump"}) {
-        const auto leaf = world.pki.leaf(crypto::Role::kDevice, id);
-        identity::Identity file{.controller = "https://127.0.0.1:1",
-                                .key = leaf.key,
-                                .chain = {leaf.cert, world.pki.devices},
-                                .anchors = {world.pki.root},
-                                .issuing = {world.pki.devices, world.pki.infrastructure},
-                                .network = NetworkId(world.pki.network),
-                                .role = crypto::Role::kDevice,
-                                .id = id,
-                                .name = id,
-                                .routers = {"127.0.0.1:" + std::to_string(world.router_port)},
-                                .card = {}};
-        if (!identity::save(file, world.dir + "/" + id + ".json")) std::abort();
-      }
-      dir = world.dir;
-      loop_ = &world.loop;
-      ready.set_value();
-      while (!stop_) world.until([&] { return stop_; }, 60'000);
-      world.router.reset();
-    });
-    ready.get_future().wait();
-  }
   ~AbiTest() override {
     sally_listener_close(listener);
     sally_close(pump);
     sally_close(host);
-    (void)loop_->post([this] { stop_ = true; });
-    thread_.join();
   }
   sally_context* open(const char* id) {
     const std::string path = dir + "/" + id + ".json";
@@ -99,15 +65,9 @@ class AbiTest : public ::testing::Test {
     ADD_FAILURE() << status.streams << " streams";
   }
 
-  std::string dir;
   sally_context* host = nullptr;
   sally_context* pump = nullptr;
   sally_listener* listener = nullptr;
-
- private:
-  std::thread thread_;
-  loop::Loop* loop_ = nullptr;
-  bool stop_ = false;  // of the network's thread
 };
 
 std::string read_all(sally_stream* s) {
