@@ -24,11 +24,12 @@ int main(int argc, char** argv) {
       std::puts("sally-agent " SALLY_VERSION);
       return 0;
     } else {
+      const bool asked = std::strcmp(argv[i], "--help") == 0;
       std::fputs(
           "usage: sally-agent --dir DIR [--log debug|info|warn|error] [--log-json]\n  DIR is the "
           "folder that `sally join` made.\n",
-          stderr);
-      return 2;
+          asked ? stdout : stderr);
+      return asked ? 0 : 2;
     }
   }
   if (dir.empty()) {

@@ -125,6 +125,7 @@ typedef struct sally_status {
   char name[257];
   char router[129];     /* the router we are on, empty when offline */
   char last_error[512]; /* why the last connection failed or ended */
+  int refused;          /* the last router reached did not want this identity */
 } sally_status;
 SALLY_API int sally_get_status(sally_context* ctx, sally_status* status);
 

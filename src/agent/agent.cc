@@ -113,9 +113,7 @@ void Agent::handle(const std::string& request, ControlSocket::Reply reply) {
     const auto listen = parse_host_port(member(*o, "listen"));
     if (service.empty() || !listen)
       return refuse(Errc::kRequest, "forward needs service and listen (HOST:PORT)");
-    if (!may_dial(service)) {
-      return refuse(Errc::kNoService, "no service \"" + service + "\" for this device");
-    }
+    if (const Status may = may_dial(service); !may) return reply(error_json(may.error()));
     const auto added = forwards_->add(service, *listen);
     if (!added) return reply(error_json(added.error()));
     return reply(json::serialize(forward_json(*added)));
@@ -130,10 +128,14 @@ void Agent::handle(const std::string& request, ControlSocket::Reply reply) {
 }
 
 // Off line nobody knows: the forward is made, and each connection finds out.
-bool Agent::may_dial(const std::string& service) const {
+Status Agent::may_dial(const std::string& service) const {
   sally_status status{};
   status.size = sizeof status;
-  if (sally_get_status(ctx_, &status) != SALLY_OK || status.online == 0) return true;
+  if (sally_get_status(ctx_, &status) != SALLY_OK) return {};
+  if (status.refused != 0)
+    return fail(Errc::kRefused,
+                "the network refuses this device: removed, suspended, or enrolled again elsewhere");
+  if (status.online == 0) return {};
   struct Search {
     std::string_view name;
     bool found = false;
@@ -146,7 +148,8 @@ bool Agent::may_dial(const std::string& service) const {
           wanted->found = true;
       },
       &search);
-  return search.found;
+  if (search.found) return {};
+  return fail(Errc::kNoService, "no service \"" + service + "\" for this device");
 }
 
 void Agent::reply_status(ControlSocket::Reply reply) {
@@ -178,6 +181,7 @@ void Agent::reply_status(ControlSocket::Reply reply) {
                      {"id", status.id},
                      {"name", status.name},
                      {"online", status.online != 0},
+                     {"refused", status.refused != 0},
                      {"router", status.router},
                      {"round_trip_us", status.round_trip_us},
                      {"since", format_time(status.since_ms)},

@@ -32,7 +32,7 @@ class Agent {
  private:
   static void on_event(void* user, sally_event event, const char* text);
   void handle(const std::string& request, ControlSocket::Reply reply);
-  [[nodiscard]] bool may_dial(const std::string& service) const;
+  [[nodiscard]] Status may_dial(const std::string& service) const;
   void reply_status(ControlSocket::Reply reply);
 
   loop::Loop& loop_;

@@ -10,6 +10,7 @@ enum class Errc : std::uint8_t {
   kHostConfig,  ///< a host.v1 document we cannot serve
   kForward,     ///< a forward that cannot be made
   kNoForward,   ///< a forward that is not there
+  kRefused,     ///< the network does not want this device
   kNoService,   ///< a service that this device may not dial, or that nobody has
   kRunning,     ///< another agent has this folder
   kState,       ///< a file of the agent's folder is damaged

@@ -16,6 +16,8 @@ std::string_view error_name(Errc e) {
       return "agent.forward";
     case Errc::kNoForward:
       return "agent.no_forward";
+    case Errc::kRefused:
+      return "agent.refused";
     case Errc::kNoService:
       return "agent.no_service";
     case Errc::kRunning:

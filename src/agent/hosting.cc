@@ -117,7 +117,7 @@ void Hosting::connect(const std::string& service, sally_request* request) {
                    log::warn("agent.target_failed",
                              {{"service", name}, {"target", at}, {"why", fd.error().text()}});
                    sally_request_refuse(request, SALLY_E_REFUSED,
-                                        ("target " + at + ": " + fd.error().context()).c_str());
+                                        ("target " + fd.error().context()).c_str());
                  }
                  loop_.defer([this, key, alive = alive_] {
                    if (*alive) connecting_.erase(key);
@@ -169,7 +169,7 @@ void Hosting::probe(std::function<void(std::vector<Status>)> done) {
                           kProbeMs, [round, at, one_less](Result<loop::Fd> fd) {
                             round->all[at].target_ok = fd.has_value();
                             if (!fd && round->all[at].why.empty())
-                              round->all[at].why = "target: " + fd.error().context();
+                              round->all[at].why = fd.error().context();
                             one_less();
                           }));
   }

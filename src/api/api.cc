@@ -48,10 +48,10 @@ constexpr Meaning kMeanings[] = {
     {"api.no_route", 404, "see openapi/fleet.yaml"},
     {"api.method", 405, "see openapi/fleet.yaml"},
     {"api.bad_json", 400, "send a JSON object"},
-    {"api.bad_field", 400, "see openapi/fleet.yaml"},
+    {"api.bad_field", 400, "the message names the member; openapi/fleet.yaml has all of them"},
     {"api.bad_name", 400, "1 to 64 of A-Z a-z 0-9 . _ -, first a letter or digit"},
-    {"api.unknown", 404, "list what there is, for example: sally device list"},
-    {"api.taken", 409, "choose another name or remove the old one"},
+    {"api.unknown", 404, "list what there is: sally device|service|router|admin list"},
+    {"api.taken", 409, "choose another name, or remove the old one first"},
     {"api.in_use", 409, "remove what needs it first"},
     {"api.last_admin", 409, "add another admin first: sally admin add NAME"},
     {"store.not_found", 404, "list what there is"},
@@ -203,6 +203,9 @@ Response Api::fleet(const Request& request, const std::string& path) const {
     r.headers.emplace_back("content-type", "application/json");
     if (write) {
       TRY_ASSIGN(const auto head, write->log_head());
+      // All that there are, not those that happen to be connected: the others go on by what they
+      // know.
+      TRY_ASSIGN(const auto routers, write->count_identities(store::Kind::kRouter));
       TRY(write->commit());
       write.reset();
       deps_.live.changed();
@@ -214,7 +217,7 @@ Response Api::fleet(const Request& request, const std::string& path) const {
           const auto e = deps_.live.await(
               head.version, static_cast<std::int64_t>(std::min<std::uint64_t>(*ms, 10'000)));
           out.get_object()["enforced"] = json::object{{"routers", e.routers},
-                                                      {"of", e.of},
+                                                      {"of", routers},
                                                       {"flows_cut", e.flows_cut},
                                                       {"took_ms", e.took_ms}};
         }

@@ -15,7 +15,8 @@ Result<std::vector<std::string>> tags_of(const json::object& body) {
   TRY_ASSIGN(auto tags, opt_texts(body, "tags", kMaxTags, 64));
   for (auto& t : tags) {
     if (t.starts_with('#')) t.erase(0, 1);
-    if (!valid_name(t)) return fail(Errc::kBadField, "'" + t + "' is no tag");
+    if (!valid_name(t))
+      return fail(Errc::kBadField, "'" + t + "' is no tag: 1 to 64 of A-Z a-z 0-9 . _ -");
   }
   std::sort(tags.begin(), tags.end());
   tags.erase(std::unique(tags.begin(), tags.end()), tags.end());
@@ -287,6 +288,7 @@ std::vector<Route> device_routes() {
       {"DELETE", "/fleet/v1/routers/{router}", true, remove<Kind::kRouter>},
       {"GET", "/fleet/v1/admins", false, list<Kind::kAdmin>},
       {"POST", "/fleet/v1/admins", true, add_admin},
+      {"GET", "/fleet/v1/admins/{admin}", false, get<Kind::kAdmin>},
       {"DELETE", "/fleet/v1/admins/{admin}", true, remove<Kind::kAdmin>},
       {"GET", "/fleet/v1/tokens", false, list_tokens},
       {"POST", "/fleet/v1/tokens", true, add_token},

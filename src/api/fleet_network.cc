@@ -44,6 +44,7 @@ Result<json::value> status(Call& c) {
                                 {"name", r.name},
                                 {"online", live.online},
                                 {"version", live.version},
+                                {"terminators", live.terminators},
                                 {"seen_at", time_text(live.seen_ms)}});
     if (!live.online) warnings.emplace_back("router " + r.name + " is not connected");
   }
@@ -86,7 +87,15 @@ Result<json::value> audit(Call& c) {
 
 Result<json::value> verify(Call& c) {
   const auto rows = c.tx.verify_chains();
-  if (rows) return json::object{{"ok", true}, {"rows", *rows}};
+  if (rows) {
+    // Rows cut off the end leave a shorter chain that is whole: who notes the head elsewhere sees
+    // it.
+    TRY_ASSIGN(const auto last, c.tx.audit_rows(0, 1));
+    return json::object{{"ok", true},
+                        {"rows", *rows},
+                        {"seq", last.empty() ? 0 : last.front().seq},
+                        {"head", last.empty() ? std::string() : to_hex(last.front().hash)}};
+  }
   const Error& e = rows.error();
   if (!e.is(store::Errc::kAuditTampered) && !e.is(store::Errc::kLogTampered)) return fail(e);
   return json::object{{"ok", false}, {"code", e.code()}, {"where", e.context()}};

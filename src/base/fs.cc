@@ -111,7 +111,7 @@ Status make_dirs(const std::string& path, unsigned mode) {
   for (std::size_t at = path.find('/', 1);; at = path.find('/', at + 1)) {
     const std::string part = path.substr(0, at);
     const bool last = at == std::string::npos;
-    if (!part.empty() && ::mkdir(part.c_str(), last ? mode : 0755) != 0 && errno != EEXIST)
+    if (!part.empty() && ::mkdir(part.c_str(), mode) != 0 && errno != EEXIST)
       return errno_error(part, "mkdir");
     if (last) break;
   }

@@ -18,7 +18,7 @@ Result<std::string> read_text(const std::string& path, std::size_t max = 1 << 20
 /// Writes beside, syncs, renames, syncs the folder: after a crash the old or the new content is
 /// there, never a mix.
 Status write_file_atomic(const std::string& path, ByteView content, unsigned mode = 0600);
-/// Makes the folder and its parents; mode applies to the last one.
+/// Makes the folder and its parents; mode applies to all it makes.
 Status make_dirs(const std::string& path, unsigned mode = 0700);
 bool exists(const std::string& path);
 Status remove_file(const std::string& path);

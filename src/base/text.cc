@@ -111,14 +111,19 @@ bool valid_name(std::string_view text) {
                              [](char c) { return alnum(c) || c == '.' || c == '_' || c == '-'; });
 }
 
-bool valid_host(std::string_view text) {
-  if (text.empty() || text.size() > 253) return false;
+bool valid_address(std::string_view text) {
   in6_addr address{};
   const std::string zero_ended(text);
-  if (text.find(':') != std::string_view::npos)
-    return ::inet_pton(AF_INET6, zero_ended.c_str(), &address) == 1;
-  if (text.find_first_not_of("0123456789.") == std::string_view::npos)
-    return ::inet_pton(AF_INET, zero_ended.c_str(), &address) == 1;
+  const int family = text.find(':') != std::string_view::npos ? AF_INET6 : AF_INET;
+  return zero_ended.find('\0') == std::string::npos &&
+         ::inet_pton(family, zero_ended.c_str(), &address) == 1;
+}
+
+bool valid_host(std::string_view text) {
+  if (text.empty() || text.size() > 253) return false;
+  if (text.find(':') != std::string_view::npos ||
+      text.find_first_not_of("0123456789.") == std::string_view::npos)
+    return valid_address(text);
   const auto labels = split(text, '.');
   return std::ranges::all_of(labels,
                              [](std::string_view label) {

@@ -21,6 +21,8 @@ bool printable_utf8(std::string_view text);
 /// A name people give: 1 to 64 of [A-Za-z0-9._-], first alphanumeric.
 bool valid_name(std::string_view text);
 
+/// An IPv4 or IPv6 address, no brackets.
+bool valid_address(std::string_view text);
 /// An IP address (no brackets) or a DNS host name of RFC 1123: labels of letters, digits and inner
 /// hyphens, 253 characters at most, the last label not all digits.
 bool valid_host(std::string_view text);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <boost/json/array.hpp>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -35,7 +36,13 @@ Status up(const Common& common, const UpOptions& options);
 Status supervise_agent(const std::string& dir);
 Status down(const Common& common, const std::string& dir);
 Status network_status(const Common& common, const std::string& dir);
+
+// ---- admins and audit: admin_commands.cc
 Status admin_add(const Common& common, const std::string& name);
+/// A new token for an admin whose certificate has ended or is lost.
+Status admin_token(const Common& common, const std::string& name);
+Status admin_list(const Common& common);
+Status admin_remove(const Common& common, const std::string& name, bool yes);
 Status login(const Common& common, const std::string& token, const std::string& dir);
 Status audit_list(const Common& common, std::uint64_t limit);
 Status audit_verify(const Common& common);
@@ -45,6 +52,9 @@ Status device_add(const Common& common, const std::string& name,
                   const std::vector<std::string>& tags, bool qr);
 /// A new token for a device that has lost its own.
 Status device_token(const Common& common, const std::string& name, bool qr);
+/// Its tags are these from now on.
+Status device_tag(const Common& common, const std::string& name,
+                  const std::vector<std::string>& tags);
 Status device_list(const Common& common, const std::string& selector);
 Status device_show(const Common& common, const std::string& name);
 Status device_remove(const Common& common, const std::string& name, bool yes);
@@ -52,6 +62,9 @@ Status router_list(const Common& common);
 Status service_list(const Common& common);
 Status service_show(const Common& common, const std::string& name);
 Status service_remove(const Common& common, const std::string& name, bool yes);
+/// DELETE of one thing of a collection, after the question; says who has enforced it.
+Status remove_from(const Common& common, const std::string& collection, const std::string& kind,
+                   const std::string& name, bool yes);
 struct ServiceOptions {
   std::string name;
   std::string address;  ///< expose: what the hosting agent connects to
@@ -73,21 +86,17 @@ struct JoinOptions {
   bool run = true;
 };
 Status join(const Common& common, const JoinOptions& options);
+/// Runs the agent of a folder under its supervisor, if it does not run, and waits until it is on
+/// line. The names of the services it may dial.
+Result<boost::json::array> start_agent(const std::string& dir);
+/// The agent of a device that has joined, again: after `down` or a reboot.
+Status start(const Common& common, const std::string& dir);
 Status forward(const Common& common, const std::string& dir, const std::string& service,
                const std::string& listen, bool remove);
 /// Standard input and output to a service. SALLY_E_* in `sdk_code` where the SDK refused.
 Status connect(const Common& common, const std::string& dir, const std::string& service,
                int& sdk_code);
 
-/// A TOKEN argument: the token, the file that holds it, or "-" for standard input; the last two
-/// keep it out of the list of processes.
-Result<std::string> read_token(const std::string& argument);
-
-/// Makes the folder and sees that a file can be made in it, before a token is spent for that file.
-Status prepare_dir(const std::string& dir);
-/// kUsage where the token says that it makes something else: told before it is used up. Only a
-/// hint, nothing is verified yet; who enrols checks the role of what comes back.
-Status expect_token_for(const std::string& token, crypto::Role role);
 /// Path of a program that is installed beside this one.
 std::string sibling(const std::string& program);
 /// Starts `args` as a process of its own session that outlives us; its output goes to `log_path`.

@@ -6,14 +6,14 @@
 
 #include <cerrno>
 #include <cstdio>
-#include <cstring>
 
 #include "base/clock.h"
 #include "base/fs.h"
 #include "base/text.h"
 #include "cli/commands.h"
+#include "cli/enrolling.h"
 #include "cli/fleet.h"
-#include "identity/enroll.h"
+#include "cli/supervisor.h"
 
 namespace sally::cli {
 namespace {
@@ -23,7 +23,9 @@ namespace json = boost::json;
 constexpr int kDialMs = 10'000;
 // A grant of this moment is on its way to the agent.
 constexpr std::int64_t kGrantMs = 2'000;
-constexpr std::size_t kMaxTokenFile = 16'384;
+constexpr std::int64_t kOnlineMs = 10'000;
+constexpr std::int64_t kListMs = 1'000;
+constexpr std::int64_t kSupervisorMs = 3'000;
 
 // Moves bytes between standard input and output and `fd` until both directions are over. False when
 // the stream was cut.
@@ -73,39 +75,47 @@ bool pump_stdio(int fd) {
   return true;
 }
 
-}  // namespace
-
-Result<std::string> read_token(const std::string& argument) {
-  if (argument == "-") {
-    std::string text;
-    char buffer[4096];
-    std::size_t n = 0;
-    while (text.size() <= kMaxTokenFile && (n = std::fread(buffer, 1, sizeof buffer, stdin)) > 0)
-      text.append(buffer, n);
-    return text;
-  }
-  if (!fs::exists(argument)) return argument;
-  return fs::read_text(argument, kMaxTokenFile);
-}
-
-Status prepare_dir(const std::string& dir) {
-  TRY(fs::make_dirs(dir));
-  if (::access(dir.c_str(), W_OK | X_OK) == 0) return {};
-  return fail(Errc::kFailed,
-              "cannot write in " + dir + ": " + std::strerror(errno) + "; the token was not used",
+// A path that is too long for the agent's socket is known before a token is spent.
+Status fits_a_socket(const std::string& dir) {
+  constexpr std::size_t kMaxPath = 107;  // unix(7)
+  if ((dir + "/agent.sock").size() <= kMaxPath) return {};
+  return fail(Errc::kUsage,
+              "the path of " + dir + " is too long: the agent's socket in it has room for " +
+                  std::to_string(kMaxPath - std::string_view("/agent.sock").size()) +
+                  " characters\nname a shorter folder with --dir",
               Source::kConfig);
 }
 
-Status expect_token_for(const std::string& token, crypto::Role role) {
-  const auto parsed = identity::parse_token(token);
-  // A token without a kind, or one that cannot be read, is the enrolment's to judge.
-  if (!parsed || !parsed->role || *parsed->role == role) return {};
-  std::string text = "this token is for role " + std::string(crypto::role_name(*parsed->role)) +
-                     ", this command for role " + std::string(crypto::role_name(role)) +
-                     "; it was not used";
-  if (*parsed->role == crypto::Role::kAdmin) text += "\nsally login TOKEN";
-  if (*parsed->role == crypto::Role::kDevice) text += "\nsally join TOKEN";
-  return fail(Errc::kUsage, std::move(text), Source::kConfig);
+}  // namespace
+
+Result<json::array> start_agent(const std::string& dir) {
+  // A supervisor that is there (`up` has one for its own machine) starts it within a moment.
+  if (FolderLock::holder(dir + "/supervisor.lock") == 0 &&
+      !wait_until([&] { return ask_agent(dir, {{"request", "status"}}).has_value(); },
+                  FolderLock::holder(dir + "/../up.lock") == 0 ? 0 : kSupervisorMs))
+    TRY(spawn_detached({sibling("sally"), "supervise", "--dir", dir}, dir + "/supervisor.log"));
+  json::object status;
+  const auto asked = [&](const auto& done) {
+    auto s = ask_agent(dir, {{"request", "status"}});
+    if (!s) return false;
+    status = std::move(*s);
+    return done();
+  };
+  const auto online = [&] { return cell(status, "online") == "yes"; };
+  if (!wait_until(
+          [&] { return asked([&] { return online() || cell(status, "refused") == "yes"; }); },
+          kOnlineMs) ||
+      !online())
+    return fail(Errc::kUnreachable,
+                "no router was reached yet: " + cell(status, "last_error") +
+                    "; the agent goes on trying\nsally status --dir " + dir,
+                Source::kPeer, true);
+  // The list comes right after the greeting; who has no service waits for nothing.
+  (void)wait_until(
+      [&] { return asked([&] { return !status.at("services").get_array().empty(); }); }, kListMs);
+  json::array names;
+  for (const auto& s : status.at("services").get_array()) names.push_back(s.at("name"));
+  return names;
 }
 
 Status join(const Common& c, const JoinOptions& o) {
@@ -116,62 +126,57 @@ Status join(const Common& c, const JoinOptions& o) {
                     "\nonly --key file works today",
                 Source::kConfig);
   const std::string dir = device_dir(o.dir, c.context);
-  const std::string path = dir + "/identity.json";
-  if (fs::exists(path))
-    return fail(Errc::kConflict,
-                path + " exists: this folder is a device already\nname another one with --dir",
-                Source::kConfig);
-  TRY_ASSIGN(const auto token, read_token(o.token));
-  TRY(expect_token_for(token, crypto::Role::kDevice));
-  TRY(prepare_dir(dir));
-  TRY_ASSIGN(const auto identity, identity::blocking_enroll(token));
-  if (identity.role != crypto::Role::kDevice)
-    return fail(Errc::kUsage,
-                "this token makes a " + std::string(crypto::role_name(identity.role)) +
-                    ", not a device\nfor an admin: sally login TOKEN",
-                Source::kConfig);
-  TRY(identity::save(identity, path));
+  if (fs::exists(dir + "/up.json"))
+    return fail(
+        Errc::kConflict,
+        dir +
+            " is the folder of a network\nits machine's own device is made by `sally expose`; "
+            "for another one name a folder with --dir",
+        Source::kConfig);
+  TRY(fits_a_socket(dir));
+  TRY_ASSIGN(const auto identity, enroll_into(dir, kIdentityFile, o.token, crypto::Role::kDevice));
+  // Of a device that was enrolled again: the supervisor starts it with the new key.
+  (void)ask_agent(dir, {{"request", "stop"}});
   json::object told{{"network", identity.network.str()},
                     {"id", identity.id},
                     {"name", identity.name},
                     {"certificate_expires", format_time(identity.expires_s() * 1000)},
                     {"dir", dir},
                     {"services", json::array()}};
+  Status up;
   if (o.run) {
-    TRY(spawn_detached({sibling("sally"), "supervise", "--dir", dir}, dir + "/supervisor.log"));
-    json::object status;
-    const bool online = wait_until(
-        [&] {
-          auto s = ask_agent(dir, {{"request", "status"}});
-          if (!s || cell(*s, "online") != "yes") return false;
-          status = std::move(*s);
-          return true;
-        },
-        10'000);
-    if (!online) {
-      c.out.item(told, {{"DEVICE", "name"}, {"CERTIFICATE UNTIL", "certificate_expires"}});
-      return fail(
-          Errc::kUnreachable,
-          "joined, but no router was reached yet; the agent goes on trying\nsally status --dir " +
-              dir,
-          Source::kPeer, true);
+    auto services = start_agent(dir);
+    if (services) {
+      told["services"] = std::move(*services);
+    } else {
+      up = fail(std::move(services).error().at("joined, but"));
     }
-    for (const auto& s : status.at("services").get_array())
-      told["services"].get_array().push_back(s.at("name"));
   }
   c.out.item(told, {{"DEVICE", "name"},
                     {"NETWORK", "network"},
                     {"CERTIFICATE UNTIL", "certificate_expires"},
                     {"SERVICES", "services"}});
+  TRY(up);
   const std::string option = o.dir.empty() ? "" : " --dir " + o.dir;
+  const auto& services = told["services"].get_array();
   if (!o.run) {
-    c.out.say("next: sally-agent --dir " + dir);
-  } else if (told["services"].get_array().empty()) {
+    c.out.say("next: sally start --dir " + dir);
+  } else if (services.empty()) {
     c.out.say("no service yet; an admin gives one: sally allow " + identity.name + " SERVICE");
   } else {
-    c.out.say("next: sally forward" + option + " " +
-              std::string(told["services"].get_array()[0].get_string()) + " PORT");
+    c.out.say("next: sally forward" + option + " " + std::string(services[0].get_string()) +
+              " PORT");
   }
+  return {};
+}
+
+Status start(const Common& c, const std::string& dir_option) {
+  const std::string dir = device_dir(dir_option, c.context);
+  if (!fs::exists(dir + "/" + kIdentityFile)) return fail(no_device(dir));
+  TRY(fits_a_socket(dir));
+  TRY_ASSIGN(const auto services, start_agent(dir));
+  c.out.done("the agent of " + dir + " runs",
+             {{"running", true}, {"dir", dir}, {"services", services}});
   return {};
 }
 
@@ -179,10 +184,14 @@ Status forward(const Common& c, const std::string& dir_option, const std::string
                const std::string& listen, bool remove) {
   const std::string dir = device_dir(dir_option, c.context);
   json::object request{{"request", remove ? "unforward" : "forward"}, {"service", service}};
-  if (!remove || !listen.empty()) {
-    const auto address =
+  if (!remove && listen.empty())
+    return fail(Errc::kUsage, "forward needs a PORT: sally forward " + service + " PORT",
+                Source::kConfig);
+  if (!listen.empty()) {
+    auto address =
         parse_host_port(listen.find(':') == std::string::npos ? "127.0.0.1:" + listen : listen);
-    if (!address)
+    if (address && address->host == "localhost") address->host = "127.0.0.1";
+    if (!address || !valid_address(address->host))
       return fail(Errc::kUsage, "\"" + listen + "\" is neither PORT nor ADDRESS:PORT",
                   Source::kConfig);
     request["listen"] = address->str();

@@ -45,18 +45,7 @@ std::string_view error_name(Errc e) {
   return "cli.unknown";
 }
 
-Failure to_failure(const Error& error) {
-  Failure f{
-      .exit = kFailed, .code = std::string(error.code()), .message = error.context(), .fix = {}};
-  if (const auto line = f.message.find('\n'); line != std::string::npos) {
-    f.fix = f.message.substr(line + 1);
-    f.message.resize(line);
-  }
-  if (f.message.empty()) f.message = f.code;
-  if (const auto remote = remote_codes().find(f.code); remote != remote_codes().end()) {
-    f.exit = remote->second;
-    return f;
-  }
+Exit exit_of(std::string_view code) {
   struct Rule {
     std::string_view prefix;
     Exit exit;
@@ -72,12 +61,20 @@ Failure to_failure(const Error& error) {
       Rule{"cli.running", kConflict},
       Rule{"cli.unreachable", kUnreachable},
       Rule{"cli.verify", kVerifyFailed},
+      Rule{"agent.no_forward", kNotFound},
+      Rule{"agent.no_service", kNotFound},
+      Rule{"agent.request", kUsage},
+      Rule{"agent.refused", kDenied},
+      Rule{"agent.sdk", kUnreachable},
+      Rule{"agent.", kConflict},
       Rule{"tls.timeout", kUnreachable},
       Rule{"tls.truncated", kUnreachable},
       Rule{"tls.io", kUnreachable},
       Rule{"tls.peer_refused", kDenied},
       Rule{"tls.", kVerifyFailed},
       Rule{"crypto.", kVerifyFailed},
+      Rule{"loop.bad_address", kUsage},
+      Rule{"loop.bind", kConflict},
       Rule{"loop.", kUnreachable},
       Rule{"http.timeout", kUnreachable},
       Rule{"http.closed", kUnreachable},
@@ -95,11 +92,21 @@ Failure to_failure(const Error& error) {
       Rule{"identity.", kUnreachable},
   };
   for (const auto& rule : rules) {
-    if (error.code().starts_with(rule.prefix)) {
-      f.exit = rule.exit;
-      break;
-    }
+    if (code.starts_with(rule.prefix)) return rule.exit;
   }
+  return kFailed;
+}
+
+Failure to_failure(const Error& error) {
+  Failure f{
+      .exit = kFailed, .code = std::string(error.code()), .message = error.context(), .fix = {}};
+  if (const auto line = f.message.find('\n'); line != std::string::npos) {
+    f.fix = f.message.substr(line + 1);
+    f.message.resize(line);
+  }
+  if (f.message.empty()) f.message = f.code;
+  const auto remote = remote_codes().find(f.code);
+  f.exit = remote != remote_codes().end() ? remote->second : exit_of(f.code);
   return f;
 }
 

@@ -52,8 +52,9 @@ class RemoteCode {
  private:
   std::string_view code_;
 };
-/// Codes of this and other folders to exit codes; unknown ones fail with 1. A context may end with
-/// a line of its own that says how to mend it.
+/// What a code of any folder exits with; unknown ones with 1.
+Exit exit_of(std::string_view code);
+/// A context may end with a line of its own that says how to mend it.
 Failure to_failure(const Error& error);
 /// A SALLY_E_* code with its text.
 Failure to_failure(int sdk_code, const std::string& text);

@@ -9,18 +9,28 @@
 
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
+#include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/fs.h"
 #include "cli/errors.h"
+#include "cli/output.h"
+#include "cli/supervisor.h"
 #include "http/client.h"
+#include "identity/enroll.h"
 #include "loop/net.h"
 
 namespace sally::cli {
 namespace {
 
 namespace json = boost::json;
+
+// Admins live 90 days: whoever works once in the last 30 gets a new certificate on the way.
+constexpr std::int64_t kRenewS = 30LL * 86'400;
+constexpr std::int64_t kAnswerMs = 15'000;
 
 std::string text_of(const json::object& o, const char* name) {
   const auto* v = o.if_contains(name);
@@ -53,6 +63,38 @@ Error from_response(int status, const std::string& body) {
                "the controller answered " + std::to_string(status));
 }
 
+// Why a request had no answer, and what to look at.
+Error explain(Error e) {
+  if (e.code() == "tls.peer_refused") {
+    return Error(
+        RemoteCode("cli.refused", kDenied),
+        "the controller does not take this admin's certificate (" + e.context() +
+            "): ended, or removed\nanother admin gives a token: sally admin token NAME; on "
+            "the controller's machine `sally down` and `sally up` make a new one");
+  }
+  const Exit exit = exit_of(e.code());
+  return Error(RemoteCode(e.code(), exit),
+               "the controller does not answer: " + e.context() +
+                   (exit == kUnreachable ? "\ndoes it run? On its machine: sally status, "
+                                           "sally up --detach"
+                                         : ""));
+}
+
+// URL of the controller of a network that `sally up` runs from this folder.
+std::optional<std::string> local_controller(const std::string& dir) {
+  const auto text = fs::read_text(dir + "/up.json");
+  if (!text) return std::nullopt;
+  boost::system::error_code ec;
+  const auto parsed = json::parse(*text, ec);
+  if (ec || !parsed.is_object()) return std::nullopt;
+  const std::string listen = text_of(parsed.get_object(), "listen");
+  const std::string port = cell(parsed.get_object(), "port");
+  // Its certificate names 127.0.0.1 and ::1 always, another address only when that is its name.
+  if (listen.empty() || listen == "127.0.0.1") return "https://127.0.0.1:" + port;
+  if (listen == "::1") return "https://[::1]:" + port;
+  return std::nullopt;
+}
+
 }  // namespace
 
 std::string default_dir() {
@@ -78,11 +120,25 @@ std::string device_dir(const std::string& dir, const std::string& context) {
 }
 
 Error no_device(const std::string& dir) {
+  if (::access((dir + "/identity.json").c_str(), F_OK) != 0 && errno == EACCES)
+    return Error(Errc::kDenied, "cannot look into " + dir + ": permission denied", Source::kConfig);
   return Error(Errc::kNoContext,
                "no device in " + dir +
                    "\nmake this machine one: sally join TOKEN, with a token of `sally device "
                    "add NAME`; or name its folder with --dir",
                Source::kConfig);
+}
+
+Status Fleet::renew(const std::string& path) {
+  TRY_ASSIGN(const auto one_at_a_time, FolderLock::take(path + ".lock"));
+  TRY_ASSIGN(const auto v,
+             post("/fleet/v1/tokens", json::object{{"kind", "admin"}, {"identity", identity_.id}}));
+  auto fresh = identity::blocking_enroll(cell(v.get_object(), "token"));
+  if (!fresh) return fail(std::move(fresh).error());
+  TRY(identity::save(*fresh, path));
+  fresh->controller = identity_.controller;
+  identity_ = std::move(*fresh);
+  return {};
 }
 
 Result<Fleet> Fleet::open(const std::string& dir) {
@@ -100,13 +156,23 @@ Result<Fleet> Fleet::open(const std::string& dir) {
   }
   if (identity->role != crypto::Role::kAdmin)
     return fail(Errc::kNoContext, path + " is not an admin's identity", Source::kConfig);
-  return Fleet(std::move(*identity));
+  // On the controller's own machine its public name need not lead back to it.
+  if (const auto local = local_controller(dir)) identity->controller = *local;
+  const std::int64_t left_s = identity->expires_s() - system_clock().unix_s();
+  Fleet fleet(std::move(*identity));
+  if (left_s > 0 && left_s < kRenewS) {
+    if (const Status s = fleet.renew(path); !s)
+      std::fprintf(stderr, "sally: warning: this admin's certificate ends in %lld days: %s\n",
+                   static_cast<long long>(left_s / 86'400), s.error().text().c_str());
+  }
+  return fleet;
 }
 
 Result<json::value> Fleet::call(const std::string& method, const std::string& path,
                                 std::optional<json::value> body) const {
   TRY_ASSIGN(auto context, tls::Context::create(identity_.client_options({"http/1.1"}, true)));
   http::RequestOptions options;
+  options.timeout_ms = kAnswerMs;
   options.method = method;
   options.context = std::move(context);
   options.headers.add("Accept", "application/json");
@@ -115,7 +181,7 @@ Result<json::value> Fleet::call(const std::string& method, const std::string& pa
     options.headers.add("Content-Type", "application/json");
   }
   auto response = http::blocking_request(identity_.controller + path, std::move(options));
-  if (!response) return fail(std::move(response).error().at("the controller does not answer"));
+  if (!response) return fail(explain(std::move(response).error()));
   if (response->status < 200 || response->status > 299)
     return fail(from_response(response->status, response->body));
   boost::system::error_code ec;
@@ -144,13 +210,12 @@ Result<json::array> Fleet::list(const std::string& path) const {
 Result<json::object> ask_agent(const std::string& dir, const json::object& request) {
   const std::string path = dir + "/agent.sock";
   if (!fs::exists(dir + "/identity.json")) return fail(no_device(dir));
-  const auto nobody = [&] {
-    return fail(Errc::kUnreachable,
-                "no agent runs for " + dir + "\nstart it: sally-agent --dir " + dir, Source::kLocal,
-                true);
+  const auto nobody = [&](const char* what) {
+    return fail(Errc::kUnreachable, what + (" for " + dir) + "\nstart it: sally start --dir " + dir,
+                Source::kLocal, true);
   };
   auto fd = loop::connect_local(path);
-  if (!fd) return nobody();
+  if (!fd) return nobody("no agent runs");
   const int flags = ::fcntl(fd->get(), F_GETFL);
   ::fcntl(fd->get(), F_SETFL, flags & ~O_NONBLOCK);
   const timeval limit{.tv_sec = 10, .tv_usec = 0};
@@ -158,12 +223,12 @@ Result<json::object> ask_agent(const std::string& dir, const json::object& reque
   const std::string line = json::serialize(request) + "\n";
   if (::send(fd->get(), line.data(), line.size(), MSG_NOSIGNAL) !=
       static_cast<ssize_t>(line.size()))
-    return nobody();
+    return nobody("no agent runs");
   std::string answer;
   char buffer[16'384];
   for (;;) {
     const ssize_t n = ::recv(fd->get(), buffer, sizeof buffer, 0);
-    if (n < 0) return nobody();
+    if (n < 0) return nobody("the agent does not answer");
     if (n == 0) break;
     answer.append(buffer, static_cast<std::size_t>(n));
   }
@@ -171,12 +236,7 @@ Result<json::object> ask_agent(const std::string& dir, const json::object& reque
   auto parsed = json::parse(answer, ec);
   if (ec || !parsed.is_object()) return fail(Errc::kFailed, "the agent's answer is not JSON");
   if (const auto* e = parsed.get_object().if_contains("error"); e != nullptr && e->is_object()) {
-    const auto code = text_of(e->get_object(), "code");
-    const Exit exit = code == "agent.no_forward" || code == "agent.no_service" ? kNotFound
-                      : code == "agent.request"                                ? kUsage
-                      : code == "agent.sdk"                                    ? kUnreachable
-                                                                               : kConflict;
-    return fail(remote_error(e->get_object(), exit));
+    return fail(remote_error(e->get_object(), exit_of(text_of(e->get_object(), "code"))));
   }
   return std::move(parsed.get_object());
 }

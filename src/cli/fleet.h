@@ -28,7 +28,8 @@ Error no_device(const std::string& dir);
 /// message and fix.
 class Fleet {
  public:
-  /// Reads DIR/admin.json; kNoContext says how to get one.
+  /// Reads DIR/admin.json; kNoContext says how to get one. One that ends within 30 days is renewed;
+  /// that failing is a warning.
   static Result<Fleet> open(const std::string& dir);
 
   Result<boost::json::value> get(const std::string& path) const {
@@ -36,6 +37,9 @@ class Fleet {
   }
   Result<boost::json::value> post(const std::string& path, boost::json::value body) const {
     return call("POST", path, std::move(body));
+  }
+  Result<boost::json::value> put(const std::string& path, boost::json::value body) const {
+    return call("PUT", path, std::move(body));
   }
   Result<boost::json::value> remove(const std::string& path) const {
     return call("DELETE", path, std::nullopt);
@@ -48,6 +52,7 @@ class Fleet {
   explicit Fleet(identity::Identity identity) : identity_(std::move(identity)) {}
   Result<boost::json::value> call(const std::string& method, const std::string& path,
                                   std::optional<boost::json::value> body) const;
+  Status renew(const std::string& path);
   identity::Identity identity_;
 };
 

@@ -7,10 +7,12 @@
 #include "base/fs.h"
 #include "base/text.h"
 #include "cli/commands.h"
+#include "cli/enrolling.h"
+#include "cli/errors.h"
 #include "cli/fleet.h"
 #include "cli/qr.h"
 #include "http/message.h"
-#include "identity/enroll.h"
+#include "identity/identity.h"
 
 namespace sally::cli {
 namespace {
@@ -50,7 +52,7 @@ Status confirm(const std::string& what, bool yes) {
   std::fprintf(stderr, "%s? [y/N] ", what.c_str());
   char answer[16] = {};
   if (std::fgets(answer, sizeof answer, stdin) == nullptr || (answer[0] != 'y' && answer[0] != 'Y'))
-    return fail(Errc::kUsage, "not done", Source::kConfig);
+    return fail(Errc::kFailed, "not done", Source::kConfig);
   return {};
 }
 
@@ -61,17 +63,14 @@ std::string enforced(const json::object& o) {
          cell(o, "enforced.took_ms") + " ms";
 }
 
-Status remove(const Common& c, const std::string& collection, const std::string& kind,
-              const std::string& name, bool yes) {
-  TRY_ASSIGN(const auto fleet, Fleet::open(context_dir(c.context)));
-  TRY(confirm("Remove " + kind + " " + name + " and cut its connections", yes));
-  TRY_ASSIGN(const auto v, fleet.remove(at(collection, name) + kWait));
-  if (!c.out.for_people()) {
-    c.out.item(v.get_object(), {});
-  } else {
-    c.out.say(kind + " " + name + " removed; " + enforced(v.get_object()));
-  }
-  return {};
+// What was taken away is taken away only where it is enforced: a script must hear of the rest.
+Status confirmed(const json::object& o) {
+  if (cell(o, "enforced.routers") == cell(o, "enforced.of")) return {};
+  return fail(Errc::kUnreachable,
+              "stored, but only " + cell(o, "enforced.routers") + " of " + cell(o, "enforced.of") +
+                  " routers have confirmed it: flows through the others go on until they hear of it"
+                  "\nsally router list shows which one is off line",
+              Source::kPeer, true);
 }
 
 Status change_grant(const Common& c, const std::string& verb, const std::string& selector,
@@ -79,27 +78,28 @@ Status change_grant(const Common& c, const std::string& verb, const std::string&
   TRY_ASSIGN(const auto fleet, Fleet::open(context_dir(c.context)));
   TRY_ASSIGN(const auto v, fleet.post("/fleet/v1/" + verb + std::string(kWait),
                                       json::object{{"service", service}, {"selector", selector}}));
-  if (!c.out.for_people()) {
-    c.out.item(v.get_object(), {});
-    return {};
-  }
   const std::string now = cell(v.get_object(), "selectors");
-  c.out.say(service + " may now be dialed by " + (now == "-" ? "nobody" : now) + "; " +
-            enforced(v.get_object()));
-  return {};
+  c.out.done(service + " may now be dialed by " + (now == "-" ? "nobody" : now) + "; " +
+                 enforced(v.get_object()),
+             v.get_object());
+  return verb == "deny" ? confirmed(v.get_object()) : Status();
 }
 
-Result<json::object> new_device(const Fleet& fleet, const std::string& name,
-                                const std::vector<std::string>& tags) {
+json::array tag_list(const std::vector<std::string>& tags) {
   json::array list;
   for (const auto& tag : tags) {
     for (const auto part : split(tag, ',')) {
       const auto t = trim(part);
-      list.push_back(json::string(t.starts_with('#') ? t.substr(1) : t));
+      if (!t.empty()) list.push_back(json::string(t.starts_with('#') ? t.substr(1) : t));
     }
   }
+  return list;
+}
+
+Result<json::object> new_device(const Fleet& fleet, const std::string& name,
+                                const std::vector<std::string>& tags) {
   TRY_ASSIGN(auto v, fleet.post("/fleet/v1/devices",
-                                json::object{{"name", name}, {"tags", std::move(list)}}));
+                                json::object{{"name", name}, {"tags", tag_list(tags)}}));
   return std::move(v.get_object());
 }
 
@@ -123,18 +123,6 @@ Status show_token(const Common& c, const json::object& device, bool qr) {
 void take_back(const Fleet& fleet, const std::string& device, const std::string& service) {
   if (!service.empty()) (void)fleet.remove(at("services", service));
   (void)fleet.remove(at("devices", device));
-}
-
-// The identity of a device that was just made, and its agent.
-Status join_here(const std::string& dir, const std::string& token) {
-  TRY(prepare_dir(dir));
-  TRY_ASSIGN(const auto identity, identity::blocking_enroll(token));
-  TRY(identity::save(identity, dir + "/identity.json"));
-  std::fprintf(stderr, "joined this machine as device %s\n", identity.name.c_str());
-  // A supervisor of this context starts the agent within a moment; without one it is started here.
-  if (!wait_until([&] { return ask_agent(dir, {{"request", "status"}}).has_value(); }, 3'000))
-    TRY(spawn_detached({sibling("sally"), "supervise", "--dir", dir}, dir + "/supervisor.log"));
-  return {};
 }
 
 }  // namespace
@@ -188,11 +176,31 @@ Status device_show(const Common& c, const std::string& name) {
   return {};
 }
 
+Status remove_from(const Common& c, const std::string& collection, const std::string& kind,
+                   const std::string& name, bool yes) {
+  TRY_ASSIGN(const auto fleet, Fleet::open(context_dir(c.context)));
+  TRY(fleet.get(at(collection, name)));  // nobody is asked about what is not there
+  TRY(confirm("Remove " + kind + " " + name + " and cut its connections", yes));
+  TRY_ASSIGN(const auto v, fleet.remove(at(collection, name) + kWait));
+  c.out.done(kind + " " + name + " removed; " + enforced(v.get_object()), v.get_object());
+  return confirmed(v.get_object());
+}
+
 Status device_remove(const Common& c, const std::string& name, bool yes) {
-  return remove(c, "devices", "device", name, yes);
+  return remove_from(c, "devices", "device", name, yes);
 }
 Status service_remove(const Common& c, const std::string& name, bool yes) {
-  return remove(c, "services", "service", name, yes);
+  return remove_from(c, "services", "service", name, yes);
+}
+
+Status device_tag(const Common& c, const std::string& name, const std::vector<std::string>& tags) {
+  TRY_ASSIGN(const auto fleet, Fleet::open(context_dir(c.context)));
+  TRY_ASSIGN(const auto v, fleet.put(at("devices", name) + "/tags" + kWait,
+                                     json::object{{"tags", tag_list(tags)}}));
+  c.out.done(
+      name + " has the tags " + cell(v.get_object(), "tags") + "; " + enforced(v.get_object()),
+      v.get_object());
+  return confirmed(v.get_object());
 }
 
 Status router_list(const Common& c) {
@@ -252,15 +260,24 @@ Status expose(const Common& c, const ServiceOptions& o) {
   const std::string dir = device_dir(o.dir, c.context);
   std::string new_token;
   if (host.empty()) {
-    if (fs::exists(dir + "/identity.json")) {
-      TRY_ASSIGN(const auto identity, identity::load(dir + "/identity.json"));
+    if (fs::exists(dir + "/" + kIdentityFile)) {
+      TRY_ASSIGN(const auto identity, identity::load(dir + "/" + kIdentityFile));
       host = identity.name;
     } else {
       char name[256] = {};
       ::gethostname(name, sizeof name - 1);
       host = valid_name(name) ? name : "this-machine";
-      TRY_ASSIGN(const auto device, new_device(fleet, host, {}));
-      new_token = cell(device, "token");
+      const auto device = new_device(fleet, host, {});
+      if (!device && device.error().code() == "api.taken")
+        return fail(
+            Errc::kConflict,
+            "another device has the name of this machine, " + host +
+                "\nmake this one a device of another name (sally device add NAME, sally join "
+                "TOKEN --dir " +
+                dir + "), or name a host with --host",
+            Source::kConfig);
+      TRY(device);
+      new_token = cell(*device, "token");
     }
   }
   const auto v = fleet.post(std::string("/fleet/v1/expose") + kWait,
@@ -270,9 +287,15 @@ Status expose(const Common& c, const ServiceOptions& o) {
                                          {"allow", selectors(o.allow)},
                                          {"e2e", o.e2e}});
   if (!new_token.empty()) {
-    const Status joined = v ? join_here(dir, new_token) : Status();
-    if (!v || !joined) take_back(fleet, host, v ? o.name : "");
-    TRY(joined);
+    const auto joined = v ? enroll_into(dir, kIdentityFile, new_token, crypto::Role::kDevice)
+                          : Result<identity::Identity>(fail(v.error()));
+    if (!joined) {
+      take_back(fleet, host, v ? o.name : "");
+      return fail(joined.error());
+    }
+    std::fprintf(stderr, "this machine is device %s\n", host.c_str());
+    if (const auto up = start_agent(dir); !up)
+      std::fprintf(stderr, "sally: warning: %s\n", to_failure(up.error()).message.c_str());
   }
   if (!v) return fail(v.error());
   if (!c.out.for_people()) {

@@ -16,7 +16,7 @@ namespace {
 constexpr char kAbout[] =
     "Sallyport: mutual TLS for devices over a dark overlay.\n\n"
     "First network, on a machine that devices can reach:\n"
-    "  sally up --name iot.example.com\n"
+    "  sally up --detach --name iot.example.com\n"
     "  sally expose 127.0.0.1:1883 --as plant-mqtt --allow '#sensors'\n"
     "  sally device add pump-17 --tag sensors\n"
     "On the device:\n"
@@ -124,17 +124,30 @@ class Tree {
         command(*admin, "add", "A token with which somebody becomes an admin on another machine",
                 "admin add alice", [this](const Common& c) { return admin_add(c, a_.name); });
     name(add, "NAME", "Name of the admin");
+    command(*admin, "list", "All admins and the ends of their certificates", "admin list",
+            [](const Common& c) { return admin_list(c); });
+    auto* again = command(
+        *admin, "token", "A new token for an admin; logging in with it ends the older certificate",
+        "admin token alice", [this](const Common& c) { return admin_token(c, a_.name); });
+    name(again, "NAME", "The admin");
+    auto* rm = command(*admin, "rm", "Remove an admin: certificates are revoked", "admin rm alice",
+                       [this](const Common& c) { return admin_remove(c, a_.name, a_.yes); });
+    name(rm, "NAME", "The admin");
+    yes(rm);
     auto* login =
         command(app_, "login", "Become an admin on this machine, with a token of `sally admin add`",
                 "login TOKEN", [this](const Common& c) { return cli::login(c, a_.token, a_.dir); });
     login->add_option("TOKEN", a_.token, kTokenHelp)->required();
     dir(login, "Folder of the new context (default: the context)");
-    auto* audit = noun("audit", "What happened, in a chain that cannot be altered unseen");
+    auto* audit = noun("audit", "What happened, in a hash chain");
     auto* list = command(*audit, "list", "Newest first", "audit list --limit 20",
                          [this](const Common& c) { return audit_list(c, a_.limit); });
     list->add_option("--limit", a_.limit, "How many (default 50)")->check(CLI::Range(1, 1000));
-    command(*audit, "verify", "Walk the chain; exit 7 where it is broken", "audit verify",
-            [](const Common& c) { return audit_verify(c); });
+    command(
+        *audit, "verify",
+        "Walk the chain; exit 7 where a row was altered or taken out. Rows cut off its end show "
+        "only against a HEAD that was noted elsewhere",
+        "audit verify", [](const Common& c) { return audit_verify(c); });
   }
 
   void fleet() {
@@ -145,11 +158,20 @@ class Tree {
     name(add, "NAME", "Letters, digits, '.', '_', '-'; one per device");
     add->add_option("--tag", a_.tags, "Tags, for grants like '#sensors'");
     qr(add);
-    auto* token = command(*device, "token", "A new one-time token for a device that lost its own",
-                          "device token pump-17",
-                          [this](const Common& c) { return device_token(c, a_.name, a_.qr); });
+    auto* token =
+        command(*device, "token",
+                "A new one-time token for a device; joining with it ends the older certificate",
+                "device token pump-17",
+                [this](const Common& c) { return device_token(c, a_.name, a_.qr); });
     name(token, "NAME", "The device");
     qr(token);
+    auto* tag = command(*device, "tag",
+                        "Its tags are these from now on; flows that lose their grant "
+                        "are cut",
+                        "device tag pump-17 sensors hall-2",
+                        [this](const Common& c) { return device_tag(c, a_.name, a_.tags); });
+    name(tag, "NAME", "The device");
+    tag->add_option("TAG", a_.tags, "The tags; none takes all away");
     auto* list = command(*device, "list", "All, or those of a selector", "device list '#sensors'",
                          [this](const Common& c) { return device_list(c, a_.selector); });
     list->add_option("SELECTOR", a_.selector, "'#tag', a name or '*'");
@@ -232,6 +254,11 @@ class Tree {
         "--key", a_.join.key,
         "Where the private key lives: file (default); tpm and pkcs11:URI are not built yet");
     join->add_flag("--no-run", a_.remove, "Do not start the agent");
+    auto* start = command(app_, "start",
+                          "Start the agent of a device that has joined: after `down`, a reboot",
+                          "start --dir /var/lib/sallyport/agent",
+                          [this](const Common& c) { return cli::start(c, a_.dir); });
+    dir(start, kAgentDirHelp);
     auto* forward = command(
         app_, "forward", "A local port that is the service, kept by this machine's agent",
         "forward plant-mqtt 1883",

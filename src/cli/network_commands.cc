@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fcntl.h>
+#include <netdb.h>
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 #include <cstdio>
 #include <optional>
 #include <thread>
+#include <utility>
 
 #include "base/clock.h"
 #include "base/fs.h"
@@ -16,7 +19,7 @@
 #include "cli/commands.h"
 #include "cli/fleet.h"
 #include "cli/supervisor.h"
-#include "identity/enroll.h"
+#include "identity/identity.h"
 #include "loop/net.h"
 #include "loop/process.h"
 
@@ -26,6 +29,8 @@ namespace {
 namespace json = boost::json;
 
 constexpr std::int64_t kReadyMs = 20'000;
+constexpr std::int64_t kAgentMs = 5'000;
+constexpr std::int64_t kRecoverS = 30LL * 86'400;
 constexpr std::uint16_t kPort = 1280;
 constexpr std::uint16_t kRouterPort = 3022;
 
@@ -70,7 +75,8 @@ Status load_settings(UpOptions& o) {
     return fail(Errc::kConflict,
                 "the network in " + o.dir + " was made with " + option + " " + has + ", not " +
                     asked + ": its devices know it by that\nleave " + option +
-                    " out, or make another network with --dir",
+                    " out, or make another network with --dir; if no device knows it yet, remove " +
+                    o.dir,
                 Source::kConfig);
   };
   if (!given.name.empty() && given.name != o.name) return other("--name", given.name, o.name);
@@ -80,7 +86,6 @@ Status load_settings(UpOptions& o) {
     return other("--router-port", std::to_string(given.router_port), std::to_string(o.router_port));
   if (!given.listen.empty() && given.listen != o.listen) {
     o.listen = given.listen;  // nobody outside knows it
-    return save_settings(o);
   }
   return {};
 }
@@ -138,6 +143,44 @@ Status make_network(const UpOptions& o) {
   return run_to_end(sibling("sally-controller"), args);
 }
 
+// The owner is not locked out: who can start the network is its admin, whatever became of the file.
+Status recover_admin(const std::string& dir) {
+  const std::string path = dir + "/admin.json";
+  const auto identity = identity::load(path);
+  if (identity && identity->expires_s() > system_clock().unix_s() + kRecoverS) return {};
+  TRY(run_to_end(sibling("sally-controller"),
+                 {"admin", "--dir", dir + "/controller", "--admin-name",
+                  identity ? identity->name : "root", "--admin-identity", path}));
+  std::fprintf(stderr, "%s was %s: made again\n", path.c_str(), identity ? "about to end" : "lost");
+  return {};
+}
+
+// The last words of the programs that did not come up.
+std::string last_words(const std::string& dir) {
+  std::string all;
+  for (const char* name : {"controller", "router"}) {
+    const auto text = fs::read_text(dir + "/" + name + ".log", std::size_t{64} << 20U);
+    if (!text) continue;
+    std::string last;
+    for (const auto line : split(*text, '\n')) {
+      if (line.find(" error ") != std::string_view::npos || line.starts_with("sally-")) last = line;
+    }
+    if (!last.empty()) all += "; " + last;
+  }
+  return all;
+}
+
+// A machine need not know its own public name, but its own agent and most mistakes do.
+void warn_of_name(const std::string& name) {
+  addrinfo* found = nullptr;
+  if (::getaddrinfo(name.c_str(), nullptr, nullptr, &found) == 0) return ::freeaddrinfo(found);
+  std::fprintf(
+      stderr,
+      "sally: warning: this machine finds no address for %s; devices will look for it there, "
+      "this machine's own agent too\n",
+      name.c_str());
+}
+
 // True once the controller answers and the router is connected to it.
 bool ready(const std::string& dir) {
   const auto fleet = Fleet::open(dir);
@@ -147,19 +190,37 @@ bool ready(const std::string& dir) {
   return cell(routers->front().get_object(), "online") == "yes";
 }
 
+// This machine's own agent hosts again what it hosted: not a condition, but worth a moment.
+void wait_for_agent(const std::string& dir) {
+  if (!fs::exists(dir + "/agent/identity.json")) return;
+  (void)wait_until(
+      [&] {
+        const auto status = ask_agent(dir + "/agent", {{"request", "status"}});
+        if (!status || cell(*status, "online") != "yes") return false;
+        const auto* hosts = status->if_contains("hosts");
+        return hosts == nullptr || !hosts->is_array() ||
+               std::ranges::all_of(hosts->get_array(), [](const json::value& h) {
+                 return cell(h.get_object(), "bound") == "yes";
+               });
+      },
+      kAgentMs);
+}
+
 void say_ready(const Common& c, const UpOptions& o) {
   const auto fleet = Fleet::open(o.dir);
   if (!fleet) return;
+  const std::string url = "https://" + HostPort{o.name, o.port}.str();
+  warn_of_name(o.name);
+  wait_for_agent(o.dir);
   if (!c.out.for_people()) {
-    c.out.item(json::object{{"url", fleet->identity().controller},
+    c.out.item(json::object{{"url", url},
                             {"network", fleet->identity().network.str()},
                             {"dir", o.dir},
                             {"ports", json::array{o.port, o.router_port}}},
                {});
     return;
   }
-  c.out.say("network " + fleet->identity().network.str() +
-            " is up: " + fleet->identity().controller);
+  c.out.say("network " + fleet->identity().network.str() + " is up: " + url);
   c.out.say("open to devices: TCP " + std::to_string(o.port) + " (enrolment) and TCP " +
             std::to_string(o.router_port) + " (everything else)");
   const std::string context = o.dir == default_dir() ? "" : " --context " + o.dir;
@@ -230,31 +291,48 @@ Status up(const Common& c, const UpOptions& given) {
                 Source::kConfig);
   UpOptions o = given;
   if (o.dir.empty()) o.dir = context_dir(c.context);
+  if (fs::exists(o.dir + "/identity.json"))
+    return fail(Errc::kConflict,
+                o.dir + " is the folder of a device\nname another one for the network with --dir",
+                Source::kConfig);
   if (FolderLock::holder(o.dir + "/up.lock") != 0)
-    return fail(Errc::kRunning, "the network in " + o.dir + " is up already", Source::kConfig);
-  if (fs::exists(o.dir + "/controller")) {
+    return fail(Errc::kRunning,
+                "the network in " + o.dir + " is up already\nsally status, or sally down",
+                Source::kConfig);
+  const bool there = fs::exists(o.dir + "/controller");
+  if (there && fs::exists(o.dir + "/up.json")) {
     TRY(load_settings(o));
-    TRY(check_ports(o));
   } else {
+    if (there && o.name.empty())
+      return fail(Errc::kConflict,
+                  o.dir +
+                      "/up.json is lost\ngive --name, --port and --router-port again as the "
+                      "network was made with",
+                  Source::kLocal);
     if (o.name.empty()) o.name = this_host();
     if (o.port == 0) o.port = kPort;
     if (o.router_port == 0) o.router_port = kRouterPort;
-    if (!valid_host(o.name)) {
-      return fail(Errc::kUsage, "\"" + o.name + "\" is neither a host name nor an IP address",
-                  Source::kConfig);
-    }
-    TRY(check_ports(o));
-    // The settings first: a network without them could not be started again.
-    TRY(fs::make_dirs(o.dir));
-    TRY(save_settings(o));
-    TRY(make_network(o));
+  }
+  if (!valid_host(o.name))
+    return fail(Errc::kUsage, "\"" + o.name + "\" is neither a host name nor an IP address",
+                Source::kConfig);
+  if (!o.listen.empty() && !valid_address(o.listen))
+    return fail(Errc::kUsage, "--listen \"" + o.listen + "\" is no IP address", Source::kConfig);
+  TRY(check_ports(o));
+  TRY(fs::make_dirs(o.dir));
+  {
+    TRY_ASSIGN(const auto making, FolderLock::take(o.dir + "/make.lock"));
+    TRY(save_settings(o));  // first: a network without them could not be started again
+    if (!there) TRY(make_network(o));
+    TRY(recover_admin(o.dir));
   }
   if (o.detach) {
     TRY(spawn_detached({sibling("sally"), "up", "--dir", o.dir}, o.dir + "/up.log"));
     if (!wait_until([&] { return ready(o.dir); }, kReadyMs)) {
       (void)down(Common{.context = {}, .out = Output(Format::kName)}, o.dir);
       return fail(Errc::kFailed,
-                  "the network did not get ready and was ended again\nread " + o.dir + "/*.log",
+                  "the network did not get ready and was ended again" + last_words(o.dir) +
+                      "\nread " + o.dir + "/*.log",
                   Source::kLocal);
     }
     say_ready(c, o);
@@ -312,7 +390,10 @@ Status down(const Common& c, const std::string& dir_option) {
   for (const char* name : {"/up.lock", "/supervisor.lock", "/agent/supervisor.lock"}) {
     const std::string lock = dir + name;
     const int pid = FolderLock::holder(lock);
-    if (pid <= 0) continue;
+    if (pid < 0)
+      return fail(Errc::kDenied, "cannot look into " + dir + ": permission denied",
+                  Source::kConfig);
+    if (pid == 0) continue;
     any = true;
     ::kill(pid, SIGTERM);
     if (!wait_until([&] { return FolderLock::holder(lock) == 0; }, 10'000))
@@ -320,159 +401,7 @@ Status down(const Common& c, const std::string& dir_option) {
                   Source::kLocal);
   }
   if (!any) return fail(Errc::kNotFound, "nothing runs in " + dir, Source::kConfig);
-  c.out.say("down");
-  return {};
-}
-
-Status network_status(const Common& c, const std::string& dir_option) {
-  const std::string dir = dir_option.empty() ? context_dir(c.context) : dir_option;
-  json::object all;
-  std::optional<Error> network_error;
-  bool asked = false;
-  if (fs::exists(dir + "/admin.json")) {
-    asked = true;
-    const auto fleet = Fleet::open(dir);
-    auto status = fleet ? fleet->get("/fleet/v1/status") : Result<json::value>(fail(fleet.error()));
-    if (status) {
-      all["network"] = std::move(*status);
-    } else {
-      network_error = status.error();
-      all["network"] = json::object{{"error", network_error->text()}};
-    }
-  }
-  for (const std::string& agent : {dir, dir + "/agent"}) {
-    if (!fs::exists(agent + "/identity.json")) continue;
-    asked = true;
-    const auto status = ask_agent(agent, {{"request", "status"}});
-    if (status) {
-      all["agent"] = *status;
-    } else {
-      all["agent"] = json::object{{"error", status.error().text()}};
-      if (!network_error) network_error = status.error();
-    }
-    break;
-  }
-  if (!asked)
-    return fail(Errc::kNoContext,
-                "neither a network nor a device in " + dir +
-                    "\nname another folder with --dir, or start with `sally up` or `sally join "
-                    "TOKEN`",
-                Source::kConfig);
-  if (!c.out.for_people()) {
-    c.out.item(all, {});
-  } else {
-    if (const auto* n = all.if_contains("network"); n != nullptr) {
-      c.out.item(n->get_object(), n->get_object().contains("error")
-                                      ? std::vector<Column>{{"NETWORK", "error"}}
-                                      : std::vector<Column>{{"NETWORK", "network"},
-                                                            {"URL", "url"},
-                                                            {"DEVICES", "devices"},
-                                                            {"SERVICES", "services"},
-                                                            {"HOSTED NOW", "hosted"},
-                                                            {"STATE", "version"}});
-      if (const auto* routers = n->get_object().if_contains("routers");
-          routers != nullptr && routers->is_array()) {
-        c.out.list(routers->get_array(),
-                   {{"ROUTER", "name"}, {"ONLINE", "online"}, {"HOSTED HERE", "terminators"}});
-      }
-      if (const auto* warnings = n->get_object().if_contains("warnings");
-          warnings != nullptr && warnings->is_array()) {
-        for (const auto& w : warnings->get_array())
-          c.out.say("warning: " + cell(json::object{{"w", w}}, "w"));
-      }
-    }
-    if (const auto* a = all.if_contains("agent"); a != nullptr) {
-      const auto& o = a->get_object();
-      c.out.item(o, o.contains("error")
-                        ? std::vector<Column>{{"AGENT", "error"}}
-                        : std::vector<Column>{{"DEVICE", "name"},
-                                              {"ONLINE", "online"},
-                                              {"ROUTER", "router"},
-                                              {"SINCE", "since"},
-                                              {"CERTIFICATE UNTIL", "certificate_expires"},
-                                              {"STREAMS", "streams"},
-                                              {"LAST ERROR", "last_error"}});
-      if (const auto* hosts = o.if_contains("hosts");
-          hosts != nullptr && !hosts->get_array().empty()) {
-        c.out.list(hosts->get_array(), {{"HOSTS", "service"},
-                                        {"TARGET", "target"},
-                                        {"BOUND", "bound"},
-                                        {"TARGET ANSWERS", "target_ok"},
-                                        {"WHY NOT", "why"}});
-      }
-      if (const auto* forwards = o.if_contains("forwards");
-          forwards != nullptr && !forwards->get_array().empty()) {
-        c.out.list(forwards->get_array(), {{"FORWARD", "listen"},
-                                           {"TO", "service"},
-                                           {"CONNECTIONS", "connections"},
-                                           {"FAILED", "failures"},
-                                           {"LAST ERROR", "last_error"}});
-      }
-      const auto expires = o.contains("certificate_expires")
-                               ? parse_time(cell(o, "certificate_expires"))
-                               : std::nullopt;
-      if (expires) {
-        const std::int64_t days = (*expires - system_clock().unix_ms()) / 86'400'000;
-        if (days < 90)
-          c.out.say("warning: this device's certificate ends in " + std::to_string(days) +
-                    " days. Join again with a new token before");
-      }
-    }
-  }
-  if (network_error) return fail(std::move(*network_error));
-  return {};
-}
-
-Status admin_add(const Common& c, const std::string& name) {
-  TRY_ASSIGN(const auto fleet, Fleet::open(context_dir(c.context)));
-  TRY_ASSIGN(const auto v, fleet.post("/fleet/v1/admins", json::object{{"name", name}}));
-  if (!c.out.for_people()) {
-    c.out.item(v.get_object(), {});
-    return {};
-  }
-  c.out.say(cell(v.get_object(), "token"));
-  std::fprintf(stderr, "%s may log in once until %s. On the other machine:\n  sally login TOKEN\n",
-               name.c_str(), cell(v.get_object(), "expires_at").c_str());
-  return {};
-}
-
-Status login(const Common& c, const std::string& argument, const std::string& dir_option) {
-  const std::string dir = dir_option.empty() ? context_dir(c.context) : dir_option;
-  const std::string path = dir + "/admin.json";
-  if (fs::exists(path))
-    return fail(Errc::kConflict, path + " exists\nname another folder with --dir", Source::kConfig);
-  TRY_ASSIGN(const auto token, read_token(argument));
-  TRY(expect_token_for(token, crypto::Role::kAdmin));
-  TRY(prepare_dir(dir));
-  TRY_ASSIGN(const auto identity, identity::blocking_enroll(token));
-  if (identity.role != crypto::Role::kAdmin)
-    return fail(Errc::kUsage,
-                "this token makes a " + std::string(crypto::role_name(identity.role)) +
-                    ", not an admin\nfor a device: sally join TOKEN",
-                Source::kConfig);
-  TRY(identity::save(identity, path));
-  c.out.say("logged in to " + identity.network.str() + " as " + identity.name + "; context " + dir);
-  return {};
-}
-
-Status audit_list(const Common& c, std::uint64_t limit) {
-  TRY_ASSIGN(const auto fleet, Fleet::open(context_dir(c.context)));
-  TRY_ASSIGN(const auto v, fleet.get("/fleet/v1/audit?limit=" + std::to_string(limit)));
-  c.out.list(v.at("items").get_array(), {{"TIME", "at"},
-                                         {"ACTOR", "actor"},
-                                         {"ACTION", "action"},
-                                         {"SUBJECT", "subject"},
-                                         {"DETAIL", "detail"},
-                                         {"SEQ", "seq", true}});
-  return {};
-}
-
-Status audit_verify(const Common& c) {
-  TRY_ASSIGN(const auto fleet, Fleet::open(context_dir(c.context)));
-  TRY_ASSIGN(const auto v, fleet.get("/fleet/v1/audit/verify"));
-  c.out.item(v.get_object(), {{"OK", "ok"}, {"ROWS", "rows"}, {"WHERE", "where"}});
-  if (cell(v.get_object(), "ok") != "yes")
-    return fail(Errc::kVerify, "the audit chain is broken at " + cell(v.get_object(), "where"));
+  c.out.done("down", {{"down", true}, {"dir", dir}});
   return {};
 }
 

@@ -82,8 +82,15 @@ std::string cell(const json::object& item, std::string_view path) {
 
 void Output::list(const json::array& items, const std::vector<Column>& columns) const {
   if (format_ == Format::kJson) return put(json::serialize(items));
+  // Where a command has no columns of its own, a program gets all members.
+  std::vector<Column> members;
+  if (columns.empty() && !items.empty() && items.front().is_object()) {
+    for (const auto& m : items.front().get_object()) {
+      if (!m.value().is_object()) members.push_back({std::string(m.key()), std::string(m.key())});
+    }
+  }
   std::vector<const Column*> shown;
-  for (const auto& c : columns) {
+  for (const auto& c : columns.empty() ? members : columns) {
     if (!c.wide || format_ != Format::kTable) shown.push_back(&c);
   }
   std::vector<std::vector<std::string>> rows;
@@ -94,7 +101,8 @@ void Output::list(const json::array& items, const std::vector<Column>& columns) 
       continue;
     }
     if (format_ == Format::kName) {
-      put(cell(v.get_object(), "name"));
+      const bool named = v.get_object().contains("name") || shown.empty();
+      put(cell(v.get_object(), named ? "name" : shown.front()->path));
       continue;
     }
     auto& row = rows.emplace_back();
@@ -145,8 +153,13 @@ void Output::say(const std::string& line) const {
   if (for_people()) put(line);
 }
 
+void Output::done(const std::string& line, const json::object& facts) const {
+  if (for_people()) return put(line);
+  item(facts, {});
+}
+
 void Output::failure(const Failure& f) const {
-  if (for_people()) {
+  if (format_ != Format::kJson && format_ != Format::kJsonl) {
     std::fprintf(stderr, "sally: %s (%s)\n", safe(f.message).c_str(), f.code.c_str());
     if (!f.fix.empty()) std::fprintf(stderr, "  fix: %s\n", safe(f.fix).c_str());
     return;

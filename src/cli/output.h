@@ -33,6 +33,8 @@ class Output {
   void list(const boost::json::array& items, const std::vector<Column>& columns) const;
   /// One thing: for people as "title  value" lines.
   void item(const boost::json::object& item, const std::vector<Column>& lines) const;
+  /// A sentence for people, what it says as members for programs.
+  void done(const std::string& line, const boost::json::object& facts) const;
   /// A line for people only.
   void say(const std::string& line) const;
   /// To standard error, in any format; "-o json" gets an object.

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <utility>
 
@@ -134,7 +135,7 @@ Result<FolderLock> FolderLock::take(const std::string& path) {
 
 int FolderLock::holder(const std::string& path) {
   const loop::Fd fd(::open(path.c_str(), O_RDWR | O_CLOEXEC));
-  if (!fd.valid()) return 0;
+  if (!fd.valid()) return errno == EACCES ? -1 : 0;
   if (::flock(fd.get(), LOCK_SH | LOCK_NB) == 0) return 0;
   char text[32] = {};
   const ssize_t n = ::read(fd.get(), text, sizeof text - 1);

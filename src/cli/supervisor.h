@@ -50,7 +50,7 @@ class FolderLock {
  public:
   /// kRunning with the process id of who has it.
   static Result<FolderLock> take(const std::string& path);
-  /// Process id of the holder; 0 when nobody holds it.
+  /// Process id of the holder; 0 when nobody holds it, -1 when we may not look.
   static int holder(const std::string& path);
 
  private:

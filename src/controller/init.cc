@@ -25,7 +25,7 @@ void add_name(pki::Subject& subject, const std::string& host) {
 }
 
 struct Build {
-  const InitOptions& options;
+  const std::vector<std::string>& router_addresses;
   store::Transaction& tx;
   pki::AuthorityPtr authority;
   std::int64_t now_ms;
@@ -53,7 +53,7 @@ struct Build {
                                                    pki::profile_of(i.kind), now_ms, random));
     TRY_ASSIGN(std::string pem, key->to_pem());
     json::array routers;
-    for (const auto& a : options.router_addresses) routers.emplace_back(a);
+    for (const auto& a : router_addresses) routers.emplace_back(a);
     const json::object file{{"ztAPI", url},
                             {"ztAPIs", json::array{json::value(url)}},
                             {"id", json::object{{"key", pem},
@@ -93,14 +93,8 @@ Status check(const InitOptions& o) {
   return {};
 }
 
-}  // namespace
-
-Result<InitResult> init_network(const InitOptions& options, const Clock& clock, Random& random) {
-  TRY(check(options));
-  if (fs::exists(options.dir)) return fail(Errc::kExists, options.dir + " exists", Source::kConfig);
-  const std::string work = options.dir + ".new";
-  std::error_code ec;
-  std::filesystem::remove_all(work, ec);
+Result<InitResult> make_in(const std::string& work, const InitOptions& options, const Clock& clock,
+                           Random& random) {
   TRY(fs::make_dirs(work, 0700));
 
   const std::int64_t now_ms = clock.unix_ms();
@@ -118,7 +112,7 @@ Result<InitResult> init_network(const InitOptions& options, const Clock& clock, 
                   "{\"name\":" + json_quote(options.name) + "}"));
     TRY_ASSIGN(auto authority, pki::Authority::create(*tx, network, keys, now_ms, random));
     result.root_sha256 = authority->root().sha256_hex();
-    Build b{options, *tx, authority, now_ms, random, result.url};
+    Build b{options.router_addresses, *tx, authority, now_ms, random, result.url};
     TRY(keys.secret("tokens", random));
 
     pki::Subject rest;
@@ -157,9 +151,48 @@ Result<InitResult> init_network(const InitOptions& options, const Clock& clock, 
     result.admin_id = admin.id;
     TRY(tx->commit());
   }
-  std::filesystem::rename(work, options.dir, ec);
-  if (ec) return fail(Errc::kExists, "cannot rename " + work + ": " + ec.message(), Source::kLocal);
   return result;
+}
+
+}  // namespace
+
+Result<InitResult> init_network(const InitOptions& options, const Clock& clock, Random& random) {
+  TRY(check(options));
+  if (fs::exists(options.dir)) return fail(Errc::kExists, options.dir + " exists", Source::kConfig);
+  const std::string work = options.dir + ".new";
+  std::error_code ec;
+  std::filesystem::remove_all(work, ec);
+  auto result = make_in(work, options, clock, random);
+  if (result) {
+    std::filesystem::rename(work, options.dir, ec);
+    if (ec)
+      result = fail(Errc::kExists, "cannot rename " + work + ": " + ec.message(), Source::kLocal);
+  }
+  if (!result) std::filesystem::remove_all(work, ec);
+  return result;
+}
+
+Result<std::string> issue_admin(const std::string& dir, const std::string& admin_name,
+                                const std::string& identity_path, const Clock& clock,
+                                Random& random) {
+  const std::int64_t now_ms = clock.unix_ms();
+  TRY_ASSIGN(const auto store, store::open_sqlite(dir + "/" + kDatabaseFile, pki::store_hooks()));
+  TRY_ASSIGN(const auto networks, store->networks());
+  if (networks.size() != 1) return fail(Errc::kNoNetwork, dir, Source::kConfig);
+  TRY_ASSIGN(auto tx, store->begin(networks.front(), now_ms));
+  TRY_ASSIGN(const auto network, tx->network());
+  TRY_ASSIGN(auto authority,
+             pki::Authority::load(*tx, networks.front(), pki::KeyDir(dir + "/keys")));
+  const std::vector<std::string> no_routers;
+  Build b{no_routers, *tx, authority, now_ms, random, network.controller_url};
+  TRY_ASSIGN(auto admin, tx->identity_named(store::Kind::kAdmin, admin_name));
+  if (!admin) {
+    TRY_ASSIGN(admin, b.identity(random.hex(8), admin_name, store::Kind::kAdmin));
+  }
+  TRY(tx->audit("system", "admin.issue", admin->id, {}));
+  TRY(b.identity_file(identity_path, *admin, {admin->id, {}, {}}));
+  TRY(tx->commit());
+  return admin->id;
 }
 
 }  // namespace sally::controller

@@ -27,6 +27,7 @@ constexpr char kUsage[] =
     "usage: sally-controller init --dir D --name NET --host HOST --admin-identity FILE\n"
     "                        [--port 1280] [--rest-key p256|rsa] [--admin-name root]\n"
     "                        [--router HOST:PORT --router-identity FILE [--router-name router-1]]\n"
+    "       sally-controller admin --dir D --admin-identity FILE [--admin-name root]\n"
     "       sally-controller --dir D [--listen ADDRESS:PORT] [--log-json] [--log-level LEVEL]\n";
 
 int usage(const std::string& why) {
@@ -108,6 +109,19 @@ int run_init(const std::vector<std::string>& args) {
   return 0;
 }
 
+int run_admin(const std::vector<std::string>& args) {
+  Options in;
+  if (const auto ok = in.parse(args, {"--dir", "--admin-name", "--admin-identity"}, {}); !ok)
+    return usage(ok.error().context());
+  if (!in.has("--dir") || !in.has("--admin-identity"))
+    return usage("--dir and --admin-identity are needed");
+  const auto id = issue_admin(in.one("--dir"), in.one("--admin-name", "root"),
+                              in.one("--admin-identity"), system_clock(), system_random());
+  if (!id) return failed(id.error());
+  std::printf("{\"admin_id\":%s}\n", json_quote(*id).c_str());
+  return 0;
+}
+
 loop::Loop* running = nullptr;
 void on_signal(int) {
   if (running != nullptr) running->stop();  // only sets a flag and writes to a descriptor
@@ -162,6 +176,7 @@ int controller_main(int argc, char** argv) {
     return 0;
   }
   if (args.front() == "init") return run_init({args.begin() + 1, args.end()});
+  if (args.front() == "admin") return run_admin({args.begin() + 1, args.end()});
   return run_server(args);
 }
 

@@ -138,26 +138,30 @@ int sally_loop_run(sally_context* ctx) {
 }
 
 int sally_get_status(sally_context* ctx, sally_status* status) {
-  if (ctx == nullptr || status == nullptr || status->size != sizeof(sally_status))
+  // A program of before knows fewer members.
+  if (ctx == nullptr || status == nullptr || status->size > sizeof(sally_status) ||
+      status->size < offsetof(sally_status, refused))
     return bad_argument("no context, or a status of an unknown size");
   return guarded([&] {
     return ctx->core->call([&] {
       const Engine& engine = ctx->core->engine();
       const Material& m = engine.material();
-      *status = {};
-      status->size = sizeof(sally_status);
-      status->online = engine.online() ? 1 : 0;
-      status->since_ms = engine.since_ms();
-      status->leaf_not_after = m.chain.front().not_after();
-      copy_text(status->network, m.network);
-      copy_text(status->id, m.id);
-      copy_text(status->name, m.name);
-      copy_text(status->last_error, engine.last_error());
+      sally_status s{};
+      s.size = status->size;
+      s.online = engine.online() ? 1 : 0;
+      s.refused = engine.refused() ? 1 : 0;
+      s.since_ms = engine.since_ms();
+      s.leaf_not_after = m.chain.front().not_after();
+      copy_text(s.network, m.network);
+      copy_text(s.id, m.id);
+      copy_text(s.name, m.name);
+      copy_text(s.last_error, engine.last_error());
       if (engine.online()) {
-        status->round_trip_us = engine.lane()->round_trip_us();
-        status->streams = engine.lane()->circuits();
-        copy_text(status->router, engine.lane()->peer().id());
+        s.round_trip_us = engine.lane()->round_trip_us();
+        s.streams = engine.lane()->circuits();
+        copy_text(s.router, engine.lane()->peer().id());
       }
+      std::memcpy(status, &s, s.size);
       return static_cast<int>(SALLY_OK);
     });
   });

@@ -97,6 +97,8 @@ void Engine::connect() {
                        [this, at = router.str()](Result<std::unique_ptr<tls::Stream>> stream) {
                          if (!stream) {
                            last_error_ = at + ": " + stream.error().text();
+                           // A router that knows nothing yet refuses like that too: so we go on.
+                           refused_ = stream.error().is(tls::Errc::kPeerRefused);
                            log::debug("sdk.connect_failed",
                                       {{"router", at}, {"why", stream.error().text()}});
                            retry_later();
@@ -122,6 +124,7 @@ void Engine::retry_later() {
 void Engine::on_lane_up(lane::Lane& lane, const wire::Hello&) {
   since_ms_ = loop_.clock().unix_ms();
   last_error_.clear();
+  refused_ = false;
   services_known_ = false;
   log::info("sdk.online", {{"router", lane.peer().id()}, {"at", lane.remote().str()}});
   on_event_(Event::kOnline, lane.peer().id());
@@ -144,6 +147,8 @@ void Engine::on_lane_down(lane::Lane& lane, const Error& why) {
   lane_.reset();
   // "Refused" may be a queue that was full; that this identity is not wanted has one code.
   const bool denied = why.is(lane::Errc::kRefused) && why.context().starts_with("router.revoked");
+  // TLS 1.3 tells a client that its certificate is not taken after its handshake is done.
+  refused_ = denied || (!was_up && why.is(tls::Errc::kPeerRefused));
   on_event_(denied ? Event::kDenied : Event::kOffline, last_error_);
   retry_later();
 }
@@ -223,8 +228,9 @@ void Engine::dial(std::string service, Bytes app_data, std::int64_t timeout_ms, 
     if (it == dials_.end()) return;
     const Dial& d = *it->second;
     if (!online())
-      return end_dial(id,
-                      fail(Errc::kUnreachable, "no router: " + last_error_, Source::kPeer, true));
+      return end_dial(id, refused_ ? fail(Errc::kDenied, "the network refuses this identity")
+                                   : fail(Errc::kUnreachable, "no router: " + last_error_,
+                                          Source::kPeer, true));
     end_dial(id, fail(Errc::kTimeout,
                       d.circuit ? "the host did not answer in time"
                                 : "the router told no services in time",

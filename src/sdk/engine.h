@@ -85,6 +85,8 @@ class Engine final : public lane::LaneOwner {
   [[nodiscard]] bool online() const { return lane_ != nullptr && lane_->up(); }
   [[nodiscard]] const lane::Lane* lane() const { return lane_.get(); }
   [[nodiscard]] const std::string& last_error() const { return last_error_; }
+  /// The routers refuse this identity: removed, suspended, enrolled again elsewhere, or expired.
+  [[nodiscard]] bool refused() const { return refused_; }
   [[nodiscard]] std::int64_t since_ms() const { return since_ms_; }
   /// True while streams that the program gave back still have something to deliver.
   [[nodiscard]] bool delivering() const;
@@ -161,6 +163,7 @@ class Engine final : public lane::LaneOwner {
   std::int64_t offline_since_ms_ = 0;
   std::int64_t since_ms_ = 0;
   std::string last_error_;
+  bool refused_ = false;  // the last router we reached did not want this identity
 
   trust::SignerSet signers_;
   Bytes card_;  // envelope of our own card

@@ -71,6 +71,10 @@ class Failed(Exception):
         super().__init__(f"{run.args}: exit {run.returncode}: {run.stderr}")
         self.exit = run.returncode
         try:
+            self.out = json.loads(run.stdout)  # `status` says what is true and fails as well
+        except ValueError:
+            self.out = None
+        try:
             self.error = json.loads(run.stderr.strip().splitlines()[-1])["error"]
         except (ValueError, KeyError, IndexError):
             self.error = {}
@@ -124,8 +128,8 @@ class Device:
     def status(self):
         try:
             return sally("status", "--dir", self.dir)[0].get("agent", {})
-        except Failed:
-            return {}
+        except Failed as e:
+            return e.out[0].get("agent", {}) if e.out else {}
 
     def forward(self, service):
         """Local port that leads to the service."""

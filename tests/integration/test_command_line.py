@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command as somebody meets it: help, mistakes, exit codes, and that a refused step leaves nothing behind."""
+import json
 import os
 import re
+import signal
 import socket
 import subprocess
 
@@ -49,7 +51,7 @@ def test_every_command_teaches():
         if path and not below:
             assert f"Example:\n  {name}" in out, f"{name} has no example"
             assert len(out.splitlines()[0]) > 8, f"{name} does not say what it does"
-    wanted = "up down status login expose allow deny join forward connect demo version admin:add audit:list audit:verify device:add device:token device:list device:show device:rm router:list service:list service:show service:add service:rm"
+    wanted = "up down status start admin:list admin:token admin:rm device:tag login expose allow deny join forward connect demo version admin:add audit:list audit:verify device:add device:token device:list device:show device:rm router:list service:list service:show service:add service:rm"
     assert {f"sally {w.replace(':', ' ')}" for w in wanted.split()} <= seen
     assert "Exit codes" in run("--help").stdout and run("version").stdout.startswith("sally ")
 
@@ -97,9 +99,9 @@ def test_the_folder_of_a_device(net, tmp_path):
         assert error["code"] == "cli.no_context" and "sally join" in error["fix"]
     out = run("join", token, "--no-run", SALLY_CONTEXT=str(folder))
     assert out.returncode == 0 and (folder / "agent/identity.json").exists(), out.stderr
-    assert "next: sally-agent --dir" in out.stdout
+    assert "next: sally start --dir" in out.stdout
     error = fails(6, "--context", folder, "forward", "nothing", free_ports(1)[0])
-    assert f"sally-agent --dir {folder}/agent" in error["fix"]
+    assert f"sally start --dir {folder}/agent" in error["fix"]
     assert fails(4, "--context", folder, "connect", "no-such-service")["code"]
 
 
@@ -160,3 +162,147 @@ def test_up_again_with_other_facts(net, tmp_path):
         assert own.sally("router", "list")[0]["online"] is True
     finally:
         own.close()
+
+
+def test_a_device_is_started_again_and_enrolled_again(net, tmp_path):
+    folder = tmp_path / "dev"
+    sally("join", net.sally("device", "add", "again")[0]["token"], "--dir", folder)
+    try:
+        sally("down", "--dir", folder)
+        assert fails(6, "status", "--dir", folder)["fix"] == f"start it: sally start --dir {folder}"
+        sally("start", "--dir", folder)
+        sally("start", "--dir", folder)  # it runs: fine
+        assert sally("status", "--dir", folder)[0]["agent"]["online"] is True
+        first = json.loads((folder / "identity.json").read_text())["id"]["cert"]
+        # The same device, a new key; what it had stays. Somebody else's token is not taken.
+        (folder / "forwards.json").write_text("[]")
+        assert fails(5, "join", net.sally("device", "add", "stranger")[0]["token"], "--dir", folder)["message"]
+        sally("join", net.sally("device", "token", "again")[0]["token"], "--dir", folder)
+        assert json.loads((folder / "identity.json").read_text())["id"]["cert"] != first and (folder / "forwards.json").exists()
+        wait_for(lambda: sally("status", "--dir", folder)[0]["agent"]["online"], what="back with the new certificate")
+    finally:
+        sally("down", "--dir", folder)
+
+
+def test_folders_that_cannot_be_a_device(net, tmp_path):
+    token = net.sally("device", "add", "homeless")[0]["token"]
+    assert "too long" in fails(2, "join", token, "--dir", tmp_path / ("x" * 110))["message"]
+    assert fails(5, "join", token, "--dir", net.context)["fix"]
+    assert fails(2, "join", "garbage", "--dir", tmp_path / "new/agent") and not (tmp_path / "new").exists()
+    # Two at once: one folder, one device, one token spent.
+    other = net.sally("device", "add", "homeless-2")[0]["token"]
+    both = [subprocess.Popen([SALLY, "join", t, "--dir", str(tmp_path / "d"), "--no-run"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for t in (token, other)]
+    assert sorted(p.wait(30) for p in both) == [0, 5]
+    assert sum(d["enrolled"] for d in net.sally("device", "list") if d["name"].startswith("homeless")) == 1
+    (tmp_path / "d/up.json").unlink(missing_ok=True)
+    assert fails(5, "up", "--dir", tmp_path / "d", "--name", "127.0.0.1")["code"] == "cli.conflict"
+
+
+def test_a_removed_device_is_told(net):
+    listener = socket.create_server(("127.0.0.1", 0))
+    host, guest = net.device("rm-host"), net.device("rm-guest")
+    net.expose(listener.getsockname()[1], "rm-one", host, "rm-guest")
+    wait_for(lambda: guest.sees("rm-one"))
+    net.sally("device", "rm", "rm-guest", "--yes")
+    wait_for(lambda: guest.status().get("refused"), what="the refusal is seen")
+    assert fails(3, "forward", "rm-one", free_ports(1)[0], "--dir", guest.dir)["code"] == "agent.refused"
+    assert "sally device token" in fails(3, "status", "--dir", guest.dir)["fix"]
+    assert fails(3, "connect", "rm-one", "--dir", guest.dir)["code"] == "sally.denied"
+    listener.close()
+
+
+def test_what_no_router_has_heard_is_not_called_done(net):
+    net.sally("device", "add", "unheard")
+    net.sally("service", "add", "unheard-service", "--host", "unheard", "--allow", "#unheard")
+    router = net.pid("sally-router")
+    os.kill(router, signal.SIGSTOP)
+    try:
+        error = fails(6, "--context", net.context, "deny", "#unheard", "unheard-service")
+        assert "0 of 1" in error["message"]
+        wait_for(lambda: not net.sally("router", "list")[0]["online"], seconds=30, what="the router is off line")
+        assert "0 of 1" in fails(6, "--context", net.context, "device", "rm", "unheard", "--yes")["message"]
+    finally:
+        os.kill(router, signal.SIGCONT)
+    wait_for(lambda: net.sally("router", "list")[0]["online"], seconds=20, what="the router is back")
+
+
+def test_tags_admins_and_csv(net, tmp_path):
+    net.sally("device", "add", "tagged", "--tag", "old")
+    assert net.sally("device", "tag", "tagged", "new", "#hall")[0]["tags"] == ["hall", "new"]
+    assert fails(2, "--context", net.context, "device", "tag", "tagged", "no tag")["message"]
+    token = net.sally("admin", "add", "carol")[0]["token"]
+    sally("login", token, "--dir", tmp_path / "carol")
+    assert {a["name"] for a in net.sally("admin", "list")} >= {"root", "carol"}
+    # The same admin again, in the same folder; the older certificate is worth nothing any more.
+    old = (tmp_path / "carol/admin.json").read_text()
+    sally("login", net.sally("admin", "token", "carol")[0]["token"], "--dir", tmp_path / "carol")
+    sally("--context", tmp_path / "carol", "device", "list")
+    (tmp_path / "older").mkdir()
+    (tmp_path / "older/admin.json").write_text(old)
+    assert fails(3, "--context", tmp_path / "older", "device", "list")
+    net.sally("admin", "rm", "carol", "--yes")
+    assert fails(3, "--context", tmp_path / "carol", "device", "list")
+    # Nothing of an answer is lost in a format of lines.
+    out = run("--context", net.context, "-o", "csv", "device", "add", "csv-device").stdout.splitlines()
+    assert len(out) == 2 and "token" in out[0].split(",") and "csv-device" in out[1].split(",")
+
+
+def test_the_owner_is_not_locked_out(tmp_path):
+    """The first admin's file lost, and at the end of its time: whoever can start the network has it again."""
+    shim = tmp_path / "later.so"
+    (tmp_path / "later.c").write_text("""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <time.h>
+int clock_gettime(clockid_t id, struct timespec* t) {
+  static int (*real)(clockid_t, struct timespec*);
+  if (!real) real = (int (*)(clockid_t, struct timespec*))dlsym(RTLD_NEXT, "clock_gettime");
+  int r = real(id, t);
+  if (id == CLOCK_REALTIME) t->tv_sec += atol(getenv("DAYS_LATER")) * 86400;
+  return r;
+}
+""")
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", shim, tmp_path / "later.c"], check=True)
+
+    def later(days, *args):
+        out = run(*args, LD_PRELOAD=str(shim), DAYS_LATER=str(days))
+        assert out.returncode == 0, (args, out.stderr)
+        return out
+
+    net = Net()
+    try:
+        serial = lambda: subprocess.run(["openssl", "x509", "-noout", "-serial"], input=json.loads((net.context / "admin.json").read_text())["id"]["cert"].removeprefix("pem:"), capture_output=True, text=True, check=True).stdout
+        net.sally("down")
+        (net.context / "admin.json").unlink()
+        sally("up", "--dir", net.context, "--detach")
+        assert [a["name"] for a in net.sally("admin", "list")] == ["root"]
+        first = serial()
+        sally("login", net.sally("admin", "add", "carol")[0]["token"], "--dir", tmp_path / "carol")
+        # 70 days later `up` renews the owner's, and each other admin's command its own.
+        net.sally("down")
+        later(70, "up", "--dir", net.context, "--detach")
+        second = serial()
+        assert second != first
+        before = (tmp_path / "carol/admin.json").read_text()
+        later(70, "--context", tmp_path / "carol", "device", "list")
+        assert (tmp_path / "carol/admin.json").read_text() != before
+        later(70, "--context", tmp_path / "carol", "device", "list")
+        # 150: nobody looked for longer than an admin lives.
+        later(70, "down", "--dir", net.context)
+        later(170, "up", "--dir", net.context, "--detach")
+        assert serial() != second
+        later(170, "--context", net.context, "device", "list")
+    finally:
+        net.close()
+
+
+def test_a_name_that_leads_nowhere(tmp_path):
+    port, router = free_ports(2)
+    folder = tmp_path / "net"
+    out = run("up", "--detach", "--dir", folder, "--name", "no-such-host.invalid", "--listen", "127.0.0.1", "--port", port, "--router-port", router)
+    try:
+        assert out.returncode == 0 and "no address for no-such-host.invalid" in out.stderr, out
+        assert sally("--context", folder, "router", "list")[0]["online"] is True
+    finally:
+        run("down", "--dir", folder)

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/enrolling.h"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <optional>
+
+#include "base/fs.h"
+#include "cli/errors.h"
+#include "cli/supervisor.h"
+#include "identity/enroll.h"
+#include "identity/token.h"
+
+namespace sally::cli {
+namespace {
+
+constexpr std::size_t kMaxTokenFile = 16'384;
+
+Result<std::string> read_token(const std::string& argument) {
+  if (argument == "-") {
+    if (::isatty(STDIN_FILENO) == 1) std::fputs("token, then Enter: ", stderr);
+    std::string text;
+    for (int ch = 0; text.size() <= kMaxTokenFile && (ch = std::getchar()) != EOF && ch != '\n';)
+      text += static_cast<char>(ch);
+    return text;
+  }
+  if (!fs::exists(argument)) return argument;
+  return fs::read_text(argument, kMaxTokenFile);
+}
+
+Error wrong_kind(crypto::Role is, crypto::Role wanted, const char* used) {
+  std::string text = "this token is for role " + std::string(crypto::role_name(is)) +
+                     ", this command for role " + std::string(crypto::role_name(wanted)) + used;
+  if (is == crypto::Role::kAdmin) text += "\nsally login TOKEN";
+  if (is == crypto::Role::kDevice) text += "\nsally join TOKEN";
+  return Error(Errc::kUsage, std::move(text), Source::kConfig);
+}
+
+// What is in the way of the new file.
+Status free_for(const std::string& path, const identity::Token& token) {
+  if (!fs::exists(path)) return {};
+  const auto now = identity::load(path);
+  if (now && now->id == token.subject &&
+      (token.network.empty() || token.network.str() == now->network.str()))
+    return {};
+  return fail(Errc::kConflict,
+              path + " exists: this folder belongs to " + (now ? now->name : "another identity") +
+                  " already\nname another folder with --dir",
+              Source::kConfig);
+}
+
+Result<identity::Identity> enroll_in_folder(const std::string& dir, const std::string& path,
+                                            const identity::Token& token, crypto::Role role) {
+  if (::access(dir.c_str(), W_OK | X_OK) != 0)
+    return fail(Errc::kFailed,
+                "cannot write in " + dir + ": " + std::strerror(errno) + "; the token was not used",
+                Source::kConfig);
+  TRY_ASSIGN(const auto one_at_a_time, FolderLock::take(path + ".lock"));
+  TRY(free_for(path, token));
+  TRY_ASSIGN(auto identity, identity::blocking_enroll(token.text));
+  if (identity.role != role) return fail(wrong_kind(identity.role, role, ""));
+  TRY(identity::save(identity, path));
+  return identity;
+}
+
+}  // namespace
+
+Result<identity::Identity> enroll_into(const std::string& dir, const std::string& file,
+                                       const std::string& argument, crypto::Role role) {
+  TRY_ASSIGN(const auto text, read_token(argument));
+  TRY_ASSIGN(const auto token, identity::parse_token(text));
+  // Only a hint, nothing is verified yet: what comes back is checked again.
+  if (token.role && *token.role != role)
+    return fail(wrong_kind(*token.role, role, "; it was not used"));
+  const std::string path = dir + "/" + file;
+  TRY(free_for(path, token));
+  const bool made = !fs::exists(dir);
+  TRY(fs::make_dirs(dir));
+  auto identity = enroll_in_folder(dir, path, token, role);
+  if (!identity && made) {
+    ::unlink((path + ".lock").c_str());
+    ::rmdir(dir.c_str());
+  }
+  return identity;
+}
+
+}  // namespace sally::cli
