@@ -164,14 +164,14 @@ void Hosting::probe(std::function<void(std::vector<Status>)> done) {
     round->all.push_back(std::move(status));
     if (binding->listener == nullptr) continue;
     ++round->left;
-    round->tries.push_back(
-        loop::connect_tcp(loop_, binding->target.address.host, binding->target.address.port,
-                          kProbeMs, [round, at, one_less](Result<loop::Fd> fd) {
-                            round->all[at].target_ok = fd.has_value();
-                            if (!fd && round->all[at].why.empty())
-                              round->all[at].why = fd.error().context();
-                            one_less();
-                          }));
+    round->tries.push_back(loop::connect_tcp(loop_, binding->target.address.host,
+                                             binding->target.address.port, kProbeMs,
+                                             [round, at, one_less](Result<loop::Fd> fd) {
+                                               round->all[at].target_ok = fd.has_value();
+                                               if (!fd && round->all[at].why.empty())
+                                                 round->all[at].why = fd.error().context();
+                                               one_less();
+                                             }));
   }
   one_less();
 }
