@@ -4,7 +4,7 @@ SHELL := /bin/bash
 RUN := ./scripts/root
 JOBS ?= $(shell nproc)
 
-.PHONY: help demo test test-unit test-asan test-tsan test-integration build exec shell lint format fuzz clean
+.PHONY: help demo test test-unit test-asan test-tsan test-integration build exec shell bench lint format fuzz clean
 help:
 	@sed -n 's/^## //p' Makefile
 
@@ -23,6 +23,11 @@ test-unit test-asan test-tsan test-integration:
 ## make build-PRESET      release, dev, asan, tsan, fuzz
 build-%:
 	@$(RUN) scripts/build $*
+
+## make bench [ONLY=regex]    figures beside a bare TLS relay and haproxy; table and build/bench.json
+bench: build-release
+	@$(RUN) scripts/build release bare_relay bench_load
+	@$(RUN) tests/bench/bench.py --only '$(ONLY)'
 
 ## make lint              format, tidy of changed files, layers
 lint:

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// The runs of bench_load.
+#pragma once
+
+#include <chrono>
+#include <cstdlib>
+#include <map>
+#include <string>
+#include <thread>
+
+#include "legs.h"
+#include "measure.h"
+
+namespace sally::bench {
+
+/// What the command line said. Value; a missing option without a default ends the program.
+struct Options {
+  std::map<std::string, std::string> values;
+  [[nodiscard]] std::string text(const std::string& name) const {
+    const auto at = values.find(name);
+    if (at == values.end()) die("--" + name + " is missing");
+    return at->second;
+  }
+  [[nodiscard]] std::string text(const std::string& name, const std::string& fallback) const {
+    const auto at = values.find(name);
+    return at == values.end() ? fallback : at->second;
+  }
+  [[nodiscard]] int number(const std::string& name, int fallback) const {
+    return std::atoi(text(name, std::to_string(fallback)).c_str());
+  }
+  [[nodiscard]] double seconds(const std::string& name, double fallback) const {
+    return std::atof(text(name, std::to_string(fallback)).c_str());
+  }
+  [[nodiscard]] std::vector<pid_t> watch() const { return pid_list(text("watch", "")); }
+};
+
+inline void sleep_s(double s) {
+  std::this_thread::sleep_for(std::chrono::duration<double>(s));
+}
+
+/// Streams through --via tls|tcp|sdk: --kind bulk|messages|ping, --streams N, --seconds S.
+void run_flow(const Options& options);
+
+}  // namespace sally::bench
