@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The figures of make bench, in groups that share their runs."""
 import os
+import subprocess
+import time
 from dataclasses import dataclass
 from statistics import median
 from typing import Callable
 
 import harness
-from rig import loud
+from rig import BIN, Admin, cpu_seconds, loud, memory_kb, quiet
 
 
 @dataclass
@@ -128,3 +130,128 @@ def streams(rig):
     rig.add("streams_64_over_1", many_gb, "CPU-s/GB", "<= 1.10", "1 stream", one, "ratio", loud(*runs.values()))
     rig.add("streams_64_slowest_share", [r["slowest_share"] for r in runs["many"]], "of fair", ">= 0.5")
     rig.add("bare_relay_streams_64_over_1", per_gb(runs["bare_many"]), "CPU-s/GB", None, "1 stream", per_gb(runs["bare_one"]))
+
+
+# ---- memory: exact, so few runs; each on a network that has done nothing before
+
+
+@group("rss_rest_router_mb", "rss_rest_controller_mb")
+def rest(rig):
+    router, controller = [], []
+    for _ in range(3):
+        with rig.fresh_network() as net:
+            time.sleep(2)  # what starting needed is given back
+            router.append(memory_kb(net.pid("sally-router")) / 1024)
+            controller.append(memory_kb(net.pid("sally-controller")) / 1024)
+    rig.add("rss_rest_router_mb", router, "MiB", "<= 15")
+    rig.add("rss_rest_controller_mb", controller, "MiB", "<= 40")
+
+
+@group("rss_idle_lane_kb")
+def idle_lanes(rig):
+    values = []
+    for _ in range(2):
+        with rig.fresh_network() as net:
+            device = net.device("lane", ["dial"], run=False)
+            run = rig.load("lanes", "--identity", device.identity, "--routers", rig.sources, "--port", net.router_port, "--watch", net.pid("sally-router"), "--count", 5000)
+            values.append(run["kb_per_lane"])
+    rig.add("rss_idle_lane_kb", values, "KiB", "<= 30", note="router's memory per lane at 5,000 idle lanes; the kernel's sockets not counted")
+
+
+@group("router_bytes_idle_circuit", "end_kb_idle_circuit")
+def idle_circuits(rig):
+    router, end, bare = [], [], []
+    for _ in range(2):
+        with rig.fresh_network() as net:
+            net.sally("service", "add", "flow", "--host", "#host", "--allow", "#dial")
+            host, dialer = net.device("host", ["host"], run=False), net.device("dialer", ["dial"], run=False)
+            run = rig.load("circuits", "--host", host.identity, "--dialer", dialer.identity, "--service", "flow", "--routers", rig.sources, "--port", net.router_port,
+                           "--watch", net.pid("sally-router"), "--count", 10_000)
+            router.append(run["router_bytes"])
+            end.append(run["end_kb"])
+        bare.append(rig.load("sessions", "--dir", rig.dir)["kb_per_session"])
+    rig.add("router_bytes_idle_circuit", router, "bytes", "<= 300", note="at 10,000 idle circuits over 64 lanes")
+    rig.add("end_kb_idle_circuit", end, "KiB", None, "bare inner TLS session", bare, note=f"mean of dialing and hosting end; the bare session {median(bare):.1f} KiB")
+
+
+# ---- handshakes, dials, control plane
+
+
+@group("handshakes_per_cpu_s")
+def handshakes(rig):
+    device = rig.device("lane", ["dial"])
+    net = rig.network()
+    runs = rig.alternate({
+        "router": lambda: rig.load("handshakes", "--identity", device.identity, "--routers", rig.sources, "--port", net.router_port, "--watch", rig.router_pid(), "--count", 800),
+        "bare": lambda: rig.load("sessions", "--dir", rig.dir, "--count", 600),
+    })
+    per_s = [r["count"] / r["cpu"][0] for r in runs["router"]]
+    bare = [1000 / r["server_ms"] for r in runs["bare"]]
+    rig.add("handshakes_per_cpu_s", per_s, "1/CPU-s", None, "bare server handshake in memory", bare,
+            note="router's CPU from accept to lane down: TCP, mutual handshake, both hellos, one card; " + loud(runs["router"]))
+
+
+def dials_args(rig, **options):
+    host, dialer, net = rig.device("host", ["host"]), rig.device("dialer", ["dial"]), rig.network()
+    args = ["--service", rig.service(), "--host", host.identity, "--dialer", dialer.identity, "--routers", rig.sources, "--port", net.router_port,
+            "--watch", f"{rig.router_pid()},{rig.controller_pid()}"]
+    for name, value in options.items():
+        args += [f"--{name}", value]
+    return args
+
+
+@group("dials_per_core_s", "dial_cpu_ms", "dial_cpu_all_ms")
+def dials(rig):
+    runs = [rig.load("dials", *dials_args(rig, lanes=16, count=2000)) for _ in range(rig.runs)]
+    runs = quiet(runs)
+    rig.add("dials_per_core_s", [r["count"] / sum(r["cpu"]) for r in runs], "1/CPU-s", ">= 700",
+            note=f"per CPU second of router and controller, real inner handshakes at both ends, 16 in flight; {loud(runs)}".rstrip("; "))
+    rig.add("dial_cpu_ms", [sum(r["cpu"]) / r["count"] * 1e3 for r in runs], "ms",
+            note=f"router and controller, opening and orderly end; controller {median([r['cpu'][1] / r['count'] * 1e3 for r in runs]):.3f}")
+    rig.add("dial_cpu_all_ms", [(sum(r["cpu"]) + r["own_cpu"]) / r["count"] * 1e3 for r in runs], "ms", note="with both ends: proofs, checks, inner handshake")
+
+
+@group("dial_p50_over_path_rtt", "dial_p50_ms")
+def dial_latency(rig):
+    """5 ms each way between each end and the router: 20 ms from end to end and back."""
+    port = harness.free_ports(1)[0]
+    rig.router_pid()
+    proxy = subprocess.Popen([str(BIN / "bench_load"), "delay", "--listen", str(port), "--target", str(rig.network().router_port), "--us", "5000"], stdout=subprocess.PIPE)
+    try:
+        assert proxy.stdout.readline()
+        through = {"routers": "127.0.0.1", "port": port, "lanes": 1, "count": 60}
+        runs = rig.alternate({
+            "dial": lambda: rig.load("dials", *dials_args(rig, **through)),
+            "ping": lambda: rig.router_flow("--kind", "ping", "--host-router", f"127.0.0.1:{port}", "--dialer-router", f"127.0.0.1:{port}", "--warm", 0.3, "--seconds", 1.5),
+        })
+    finally:
+        proxy.terminate()
+        proxy.wait(10)
+    dial, rtt = [r["p50_us"] / 1e3 for r in runs["dial"]], [r["rtt_p50_us"] / 1e3 for r in runs["ping"]]
+    rig.add("dial_p50_over_path_rtt", [d / median(rtt) for d in dial], "x", "<= 1.2", note=f"round trip of a message on the same path {median(rtt):.1f} ms (delaying proxy); {loud(runs['dial'])}".rstrip("; "))
+    rig.add("dial_p50_ms", dial, "ms")
+
+
+@group("create_device_cpu_ms", "create_device_cli_cpu_ms", "enrol_cpu_ms")
+def control_plane(rig):
+    net, pid = rig.network(), rig.controller_pid()
+    create, cli, enrol = [], [], []
+    with Admin(net) as admin:
+        for i in range(rig.runs):
+            admin.create(f"warm-{i}")
+            cpu = cpu_seconds(pid)
+            for j in range(100):
+                admin.create(f"made-{i}-{j}")
+            create.append((cpu_seconds(pid) - cpu) / 100 * 1e3)
+            tokens = []
+            cpu = cpu_seconds(pid)
+            for j in range(20):
+                tokens.append(net.sally("device", "add", f"cli-{i}-{j}", "--tag", "made")[0]["token"])
+            cli.append((cpu_seconds(pid) - cpu) / 20 * 1e3)
+            cpu = cpu_seconds(pid)
+            for j, token in enumerate(tokens):
+                harness.sally("join", token, "--dir", rig.dir / f"join-{i}-{j}", "--no-run")
+            enrol.append((cpu_seconds(pid) - cpu) / 20 * 1e3)
+    rig.add("create_device_cpu_ms", create, "ms", "<= 1.5", note="POST /fleet/v1/devices on one connection: check, token signed, audit and change log, committed with fsync")
+    rig.add("create_device_cli_cpu_ms", cli, "ms", note="the same by `sally device add`: a new mutual TLS connection each time")
+    rig.add("enrol_cpu_ms", enrol, "ms", "<= 1.5", note="`sally join`: new connections, token, proof of the key, certificate issued, audited, committed")

@@ -18,6 +18,12 @@ int main(int argc, char** argv) {
   static const std::map<std::string, void (*)(const Options&)> runs = {
       {"pki", [](const Options& o) { LegPki::make(o.text("dir")); }},
       {"flow", run_flow},
+      {"lanes", run_lanes},
+      {"handshakes", run_handshakes},
+      {"circuits", run_circuits},
+      {"sessions", run_sessions},
+      {"dials", run_dials},
+      {"delay", run_delay},
   };
   const auto run = runs.find(argv[1]);
   if (run == runs.end()) die(std::string("no such run: ") + argv[1]);

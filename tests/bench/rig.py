@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What runs during make bench: the relays beside us, a real network, the load generator; and the arithmetic of figures."""
+import contextlib
+import http.client
 import json
 import os
 import platform
 import re
 import resource
 import shutil
+import ssl
 import subprocess
 import tempfile
 import time
@@ -81,6 +84,34 @@ class Rival:
         self.process.wait(10)
 
 
+class Admin:
+    """The fleet API on one connection that stays open, as the admin of a network."""
+
+    def __init__(self, net):
+        identity = json.loads((net.context / "admin.json").read_text())
+        pem = lambda text: text.removeprefix("pem:")  # noqa: E731
+        files = {}
+        for name in ("key", "cert", "ca"):
+            files[name] = net.root / f"bench-admin.{name}"
+            files[name].touch(mode=0o600)
+            files[name].write_text(pem(identity["id"][name]))
+        context = ssl.create_default_context(cafile=files["ca"])
+        context.load_cert_chain(files["cert"], files["key"])
+        self.connection = http.client.HTTPSConnection("127.0.0.1", net.port, context=context)
+
+    def create(self, name):
+        self.connection.request("POST", "/fleet/v1/devices", json.dumps({"name": name, "tags": ["made"]}), {"Content-Type": "application/json"})
+        answer = self.connection.getresponse()
+        body = answer.read()
+        assert answer.status == 201, body
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.connection.close()
+
+
 class Rig:
     def __init__(self, runs, profile=""):
         self.runs = runs
@@ -91,6 +122,7 @@ class Rig:
         self.net = None
         self.devices = {}
         self.services = set()
+        self.sources = ",".join(f"10.77.0.{i + 1}" for i in range(SOURCES))
         self.congestion = self.prepare_network()
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (200_000, 200_000))
@@ -124,6 +156,15 @@ class Rig:
         if self.net is None:
             self.net = harness.Net(listen="0.0.0.0")
         return self.net
+
+    @contextlib.contextmanager
+    def fresh_network(self):
+        """Another network, for what has to be measured from its start."""
+        net = harness.Net(listen="0.0.0.0")
+        try:
+            yield net
+        finally:
+            net.close()
 
     def device(self, name, tags=(), run=False):
         if name not in self.devices:

@@ -40,5 +40,17 @@ inline void sleep_s(double s) {
 
 /// Streams through --via tls|tcp|sdk: --kind bulk|messages|ping, --streams N, --seconds S.
 void run_flow(const Options& options);
+/// Idle lanes: what each holds in the router (--watch).
+void run_lanes(const Options& options);
+/// Lanes opened and closed: CPU of the router.
+void run_handshakes(const Options& options);
+/// Idle circuits: what each holds in the router and at its ends.
+void run_circuits(const Options& options);
+/// Bare TLS sessions on memory, the measure of an end: memory and CPU of their handshakes.
+void run_sessions(const Options& options);
+/// --count dials over --lanes connections, one in flight on each.
+void run_dials(const Options& options);
+/// A TCP proxy that delays every byte by --us, both ways; runs until it is killed.
+void run_delay(const Options& options);
 
 }  // namespace sally::bench
