@@ -47,7 +47,10 @@ class IdleLane final : public lane::LaneOwner {
            const std::string& network, const std::string& host, std::uint16_t port)
       : dialing_(tls::dial(loop, std::move(context), {.host = host, .port = port},
                            [this, &loop, &pool, network](Result<std::unique_ptr<tls::Stream>> s) {
-                             if (!s) die("lane: " + s.error().text());
+                             if (!s) {
+                               failed_ = s.error().text();
+                               return;
+                             }
                              lane::LaneOptions options;
                              options.hello.network = network;
                              options.max_control = wire::kMaxControlMessage;
@@ -60,12 +63,14 @@ class IdleLane final : public lane::LaneOwner {
     lane_->close(Error(lane::Errc::kClosed));
   }
   [[nodiscard]] bool closed() const { return lane_ == nullptr && closing_; }
+  /// Why it did not come up, or went down; empty while all is well.
+  [[nodiscard]] const std::string& failed() const { return failed_; }
 
   void on_lane_up(lane::Lane&, const wire::Hello&) override {}
   void on_lane_control(lane::Lane&, wire::Control&&) override {}
   void on_lane_setup(lane::Lane&, std::uint32_t, ByteView) override { die("a set-up"); }
   void on_lane_down(lane::Lane&, const Error& why) override {
-    if (!closing_) die("a lane went down: " + why.text());
+    if (!closing_) failed_ = why.text();
     lane_.reset();
   }
 
@@ -73,40 +78,52 @@ class IdleLane final : public lane::LaneOwner {
   std::unique_ptr<lane::Lane> lane_;
   std::unique_ptr<tls::Dialing> dialing_;
   bool closing_ = false;
+  std::string failed_;
 };
 
-/// Opens `count` lanes, over the addresses in turn, and waits until all are up.
+/// Opens `count` lanes, over the addresses in turn, and waits until all are up. A busy machine lets
+/// connections pile up into the router's limits: those are tried again.
 void open_lanes(loop::Loop& loop, ChunkPool& pool, const Options& o, int count,
                 std::list<IdleLane>& lanes, bool close_each) {
   const auto material = crypto::must(sdk::load_material(o.text("identity")));
   const auto context = lane_context(material);
   const auto hosts = text_list(o.text("routers"));
   const auto port = static_cast<std::uint16_t>(o.number("port", 0));
-  const auto started = std::chrono::steady_clock::now();
-  for (int i = 0; i < count; ++i) {
-    lanes.emplace_back(loop, pool, context, material.network,
-                       hosts[static_cast<std::size_t>(i) % hosts.size()], port);
-    while (std::chrono::steady_clock::now() - started <
-           std::chrono::milliseconds(1000) * i / kPerSecond)
-      turn(loop, 2);
-    if (!close_each) continue;
+  std::size_t next_host = 0;
+  int failures = 0;
+  const auto add = [&] {
+    lanes.emplace_back(loop, pool, context, material.network, hosts[next_host++ % hosts.size()],
+                       port);
+    turn(loop, 1000 / kPerSecond);
+  };
+  const auto tend = [&] {
+    int again = 0;
+    bool all = true;
     for (auto at = lanes.begin(); at != lanes.end();) {
-      if (at->closed()) {
+      if (!at->failed().empty()) {
+        if (++failures > count / 10) die("lanes fail: " + at->failed());
+        ++again;
+      }
+      if (!at->failed().empty() || at->closed()) {
         at = lanes.erase(at);
         continue;
       }
-      if (at->up()) at->close();
+      if (close_each && at->up()) at->close();
+      all = all && at->up() && !close_each;
       ++at;
     }
-  }
-  const auto ready = [&] {
-    for (auto& l : lanes) {
-      if (close_each && l.up()) l.close();
-      if (close_each ? !l.closed() : !l.up()) return false;
-    }
-    return true;
+    for (int i = 0; i < again; ++i) add();
+    return again == 0 && (all || lanes.empty());
   };
-  if (!loop.run_until(ready, 30'000)) die("not all lanes came up");
+  for (int i = 0; i < count; ++i) {
+    add();
+    if (close_each) (void)tend();
+  }
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  while (!tend()) {
+    if (std::chrono::steady_clock::now() > until) die("not all lanes came up");
+    turn(loop, 10);
+  }
 }
 
 }  // namespace
