@@ -8,6 +8,7 @@ import platform
 import re
 import resource
 import shutil
+import signal
 import ssl
 import subprocess
 import tempfile
@@ -187,6 +188,34 @@ class Rig:
     def load(self, run, *args, core=None):
         """One run of the generator; its JSON. A run that breaks is tried once more."""
         command = [str(BIN / "bench_load"), run, *map(str, args)]
+        with self.profiled(run, args) as prefix:
+            return self.run_load([*prefix, *command], core)
+
+    @contextlib.contextmanager
+    def profiled(self, run, args):
+        """With --profile: perf over the watched processes and over the generator; yields what stands before its command."""
+        if not self.profile or "--watch" not in args:
+            yield []
+            return
+        folder = Path(self.profile)
+        folder.mkdir(parents=True, exist_ok=True)
+        number = len(list(folder.glob("*-load.data")))
+        perf = ["perf", "record", "-q", "-e", "cpu-clock", "-F", "1999", "-g"]
+        records = {"load": folder / f"{number}-{run}-load.data"}
+        watchers = []
+        for pid in str(args[args.index("--watch") + 1]).split(","):
+            program = Path(f"/proc/{pid}/comm").read_text().strip()
+            records[f"{program}-{pid}"] = data = folder / f"{number}-{run}-{program}-{pid}.data"
+            watchers.append(subprocess.Popen([*perf, "-p", pid, "-o", str(data)], stderr=subprocess.DEVNULL))
+        yield [*perf, "-o", str(records["load"]), "--"]
+        for watcher in watchers:
+            watcher.send_signal(signal.SIGINT)
+            watcher.wait(30)
+        for data in records.values():
+            with data.with_suffix(".txt").open("w") as out:
+                subprocess.run(["perf", "report", "--stdio", "-g", "none", "--no-children", "--percent-limit", "0.7", "-i", str(data)], stdout=out, stderr=subprocess.DEVNULL, check=False)
+
+    def run_load(self, command, core):
         if core is not None:
             command = ["taskset", "-c", str(core), *command]
         for attempt in (1, 2):
