@@ -4,7 +4,7 @@ SHELL := /bin/bash
 RUN := ./scripts/root
 JOBS ?= $(shell nproc)
 
-.PHONY: help demo test test-unit test-asan test-tsan test-integration build exec shell bench lint format fuzz clean
+.PHONY: help demo test test-unit test-asan test-tsan test-counts test-integration build exec shell bench lint format fuzz clean
 help:
 	@sed -n 's/^## //p' Makefile
 
@@ -16,8 +16,8 @@ demo: build-release
 test:
 	@$(RUN) scripts/test all
 
-## make test-unit | test-asan | test-tsan | test-integration    one part of it
-test-unit test-asan test-tsan test-integration:
+## make test-unit | test-asan | test-tsan | test-counts | test-integration    one part of it
+test-unit test-asan test-tsan test-counts test-integration:
 	@$(RUN) scripts/test $(@:test-%=%)
 
 ## make build-PRESET      release, dev, asan, tsan, fuzz
