@@ -66,8 +66,11 @@ def chain(rig):
     })
     total = per_gb(runs["chain"], slice(0, 3))
     parts = [f"{median(per_gb(runs['chain'], slice(i, i + 1))):.2f}" for i in range(3)]
-    note = f"host agent {parts[0]}, router {parts[1]}, client agent {parts[2]}; {loud(*runs.values())}".rstrip("; ")
-    rig.add("chain_bulk_cpu_per_gb", total, "CPU-s/GB", "<= 1.9", "bare_relay", per_gb(runs["bare"]), note=note)
+    bare = per_gb(runs["bare"])
+    # The goal is from a machine on which the bare relay took 0.65: there this would be about
+    scaled = median(total) / median(bare) * 0.65
+    note = f"host agent {parts[0]}, router {parts[1]}, client agent {parts[2]}; {scaled:.2f} where the bare relay takes 0.65; {loud(*runs.values())}".rstrip("; ")
+    rig.add("chain_bulk_cpu_per_gb", total, "CPU-s/GB", "<= 1.9", "bare_relay", bare, note=note)
 
 
 def per_message_us(results):
