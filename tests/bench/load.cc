@@ -7,11 +7,13 @@
 #include <map>
 #include <string>
 
+#include "base/log.h"
 #include "runs.h"
 
 int main(int argc, char** argv) {
   using namespace sally::bench;
   std::signal(SIGPIPE, SIG_IGN);
+  sally::log::set_level(sally::log::Level::kError);
   if (argc < 2) die("usage: bench_load RUN [--OPTION VALUE]...");
   Options options;
   for (int i = 2; i + 1 < argc; i += 2) options.values[argv[i] + 2] = argv[i + 1];

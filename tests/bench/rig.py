@@ -223,7 +223,7 @@ class Rig:
             if done.returncode == 0:
                 return json.loads(done.stdout) if done.stdout.strip() else None
             if attempt == 2:
-                raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+                raise RuntimeError(f"{' '.join(command)[-400:]}: {done.stderr.strip()[-400:]}")
         return None
 
     def router_flow(self, *args, core=None, watch=()):
