@@ -219,7 +219,7 @@ class Rig:
         if core is not None:
             command = ["taskset", "-c", str(core), *command]
         for attempt in (1, 2):
-            done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
             if done.returncode == 0:
                 return json.loads(done.stdout) if done.stdout.strip() else None
             if attempt == 2:
