@@ -205,7 +205,7 @@ def dials_args(rig, **options):
 
 @group("dials_per_core_s", "dial_cpu_ms", "dial_cpu_all_ms")
 def dials(rig):
-    runs = [rig.load("dials", *dials_args(rig, lanes=16, count=2000)) for _ in range(rig.runs)]
+    runs = [rig.load("dials", *dials_args(rig, lanes=16, count=1000)) for _ in range(rig.runs)]
     runs = quiet(runs)
     rig.add("dials_per_core_s", [r["count"] / sum(r["cpu"]) for r in runs], "1/CPU-s", ">= 700",
             note=f"per CPU second of router and controller, real inner handshakes at both ends, 16 in flight; {loud(runs)}".rstrip("; "))

@@ -4,11 +4,35 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <map>
 #include <string>
 
 #include "base/log.h"
 #include "runs.h"
+
+namespace {
+
+/// GB/s of copying memory that no cache holds: what the machine could do at this moment.
+void run_yardstick(const sally::bench::Options&) {
+  constexpr std::size_t kSize = 64U << 20U;
+  sally::Bytes from(kSize, 1);
+  sally::Bytes to(kSize, 2);
+  std::size_t copied = 0;
+  double seconds = 0;
+  const auto start = std::chrono::steady_clock::now();
+  while (seconds < 0.3) {
+    std::memcpy(to.data(), from.data(), kSize);
+    from[copied % kSize] = to[kSize - 1];  // neither copy may be left out
+    copied += kSize;
+    seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  }
+  sally::bench::Json json;
+  json.add("memcpy_gb_per_s", static_cast<double>(copied) / seconds / 1e9);
+  std::puts(json.text().c_str());
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   using namespace sally::bench;
@@ -19,6 +43,7 @@ int main(int argc, char** argv) {
   for (int i = 2; i + 1 < argc; i += 2) options.values[argv[i] + 2] = argv[i + 1];
   static const std::map<std::string, void (*)(const Options&)> runs = {
       {"pki", [](const Options& o) { LegPki::make(o.text("dir")); }},
+      {"yardstick", run_yardstick},
       {"flow", run_flow},
       {"lanes", run_lanes},
       {"handshakes", run_handshakes},
