@@ -16,7 +16,11 @@ std::size_t Chunk::append(ByteView more) {
 }
 
 void ChunkRelease::operator()(Chunk* chunk) const {
-  chunk->home->put(chunk);
+  if (chunk->home == nullptr) {
+    delete chunk;
+  } else {
+    chunk->home->put(chunk);
+  }
 }
 
 ChunkPool::~ChunkPool() {
@@ -46,6 +50,18 @@ ChunkPtr ChunkPool::copy_of(ByteView bytes) {
   ChunkPtr chunk = get();
   SALLY_CHECK(chunk->append(bytes) == bytes.size());
   return chunk;
+}
+
+void ChunkPool::let_go(Chunk& chunk) {
+  SALLY_CHECK(chunk.home == this);
+  --in_use_;
+  chunk.home = nullptr;
+}
+
+void ChunkPool::adopt(Chunk& chunk) {
+  SALLY_CHECK(chunk.home == nullptr);
+  ++in_use_;
+  chunk.home = this;
 }
 
 void ChunkPool::put(Chunk* chunk) {

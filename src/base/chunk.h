@@ -35,9 +35,9 @@ struct ChunkRelease {
 using ChunkPtr = std::unique_ptr<Chunk, ChunkRelease>;
 
 /// A free list of chunks.
-/// Owner: one worker; it must outlive its chunks. Thread: the worker's only. Keeps at most `keep`
-/// idle chunks, the rest goes back to the allocator. Failure: out of memory ends the process, as
-/// everywhere.
+/// Owner: one worker; it must outlive its chunks. Thread: the worker's only; a chunk crosses to
+/// another worker by let_go here and adopt there. Keeps at most `keep` idle chunks, the rest goes
+/// back to the allocator. Failure: out of memory ends the process, as everywhere.
 class ChunkPool {
  public:
   explicit ChunkPool(std::size_t keep = 256) : keep_(keep) {}
@@ -47,6 +47,10 @@ class ChunkPool {
 
   [[nodiscard]] ChunkPtr get();                    ///< empty, with headroom
   [[nodiscard]] ChunkPtr copy_of(ByteView bytes);  ///< at most kSize - kHeadroom bytes
+  /// A chunk of this pool leaves it; until a pool adopts it, its end gives it to the allocator.
+  void let_go(Chunk& chunk);
+  /// A chunk without a home is from now on one of this pool.
+  void adopt(Chunk& chunk);
   [[nodiscard]] std::size_t in_use() const { return in_use_; }
   [[nodiscard]] std::size_t idle() const { return idle_; }
 

@@ -104,30 +104,51 @@ TEST(RecvWindow, DuplicatesGapsAndCredit) {
   EXPECT_EQ(w.take_ack(false), 151U);
 }
 
-TEST(HopDirection, OneByteFramesCannotPinMemory) {
+/// A hop whose two halves are on one worker.
+struct Hop {
+  HopInlet in;
+  HopOutlet out;
+  Status on_data(std::uint64_t offset, ByteView payload, ChunkPtr* whole, ChunkPool& pool) {
+    TRY(in.on_data(offset, payload.size()));
+    out.push(payload, whole, pool);
+    return {};
+  }
+  Status on_fin(std::uint64_t offset) {
+    TRY(in.on_fin(offset));
+    out.push_fin();
+    return {};
+  }
+  std::optional<std::uint64_t> take_credit() {
+    const auto limit = out.take_credit();
+    if (limit) in.granted(*limit);
+    return limit;
+  }
+};
+
+TEST(Hop, OneByteFramesCannotPinMemory) {
   ChunkPool pool;
-  HopDirection hop;
+  Hop hop;
   ASSERT_EQ(hop.take_credit(), kWindow);
   for (std::uint64_t i = 0; i < 60000; ++i) {
     ASSERT_TRUE(hop.on_data(i, record(1), nullptr, pool));
   }
-  EXPECT_LE(hop.queued_chunks(), 4U);
-  EXPECT_EQ(pool.in_use(), hop.queued_chunks());
+  EXPECT_LE(hop.out.queued_chunks(), 4U);
+  EXPECT_EQ(pool.in_use(), hop.out.queued_chunks());
 }
 
-TEST(HopDirection, LargePayloadsAreNotCopied) {
+TEST(Hop, LargePayloadsAreNotCopied) {
   ChunkPool pool;
-  HopDirection hop;
+  Hop hop;
   auto c = pool.copy_of(record(kMaxPayload));
   const auto* where = c->data;
   ASSERT_TRUE(hop.on_data(0, c->view(), &c, pool));
   EXPECT_EQ(c, nullptr);
-  EXPECT_EQ(hop.next()->chunk->data, where);
+  EXPECT_EQ(hop.out.next()->chunk->data, where);
 }
 
-TEST(HopDirection, RefusesWhatTheUpstreamMayNotSend) {
+TEST(Hop, RefusesWhatTheUpstreamMayNotSend) {
   ChunkPool pool;
-  HopDirection hop;
+  Hop hop;
   EXPECT_TRUE(hop.on_data(1, record(10), nullptr, pool).error().is(Errc::kGap));
   for (std::uint64_t at = 0; at + 16000 <= kInitialCredit; at += 16000) {
     ASSERT_TRUE(hop.on_data(at, record(16000), nullptr, pool));
@@ -197,7 +218,7 @@ TEST(Circuit, RandomInterleavingDeliversEverything) {
     ChunkPool pool;
     CircuitEnd dialer(CircuitEnd::Role::kDialer);
     CircuitEnd host(CircuitEnd::Role::kHost);
-    HopDirection hops[2];
+    Hop hops[2];
     const std::uint64_t total = 3'000'000;
     std::uint64_t pushed = 0;
     std::uint64_t got = 0;
@@ -225,7 +246,7 @@ TEST(Circuit, RandomInterleavingDeliversEverything) {
           }
           break;
         case 2:
-          if (auto p = hops[0].next()) {
+          if (auto p = hops[0].out.next()) {
             if (p->fin) {
               ASSERT_TRUE(hops[1].on_fin(p->offset));
             } else {
@@ -234,7 +255,7 @@ TEST(Circuit, RandomInterleavingDeliversEverything) {
           }
           break;
         case 3:
-          if (auto p = hops[1].next()) {
+          if (auto p = hops[1].out.next()) {
             if (p->fin) {
               ASSERT_TRUE(host.recv().on_fin(p->offset));
               fin_got = true;
@@ -254,17 +275,17 @@ TEST(Circuit, RandomInterleavingDeliversEverything) {
         }
         default: {
           const auto due = host.take_due(random.below(2) == 0);
-          if (due.credit) hops[1].on_credit(*due.credit);
+          if (due.credit) hops[1].out.on_credit(*due.credit);
           if (due.ack) {
             ASSERT_TRUE(dialer.send().on_ack(*due.ack));
           }
-          if (auto c = hops[1].take_credit()) hops[0].on_credit(*c);
+          if (auto c = hops[1].take_credit()) hops[0].out.on_credit(*c);
           if (auto c = hops[0].take_credit()) dialer.send().on_credit(*c);
           break;
         }
       }
-      ASSERT_LE(hops[0].queued(), kWindow);
-      ASSERT_LE(hops[1].queued(), kWindow);
+      ASSERT_LE(hops[0].out.queued(), kWindow);
+      ASSERT_LE(hops[1].out.queued(), kWindow);
     }
     EXPECT_EQ(got, total);
     EXPECT_FALSE(dialer.take_orderly_reset());  // the other direction is still open

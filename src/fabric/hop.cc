@@ -6,37 +6,30 @@
 
 namespace sally::fabric {
 
-Status HopDirection::on_data(std::uint64_t offset, ByteView payload, ChunkPtr* whole,
-                             ChunkPool& pool) {
+Status HopInlet::on_data(std::uint64_t offset, std::size_t size) {
   if (fin_) return fail(Errc::kAfterFin);
   if (offset != received_) return fail(Errc::kGap);
-  if (offset + payload.size() > granted_) return fail(Errc::kBeyondCredit);
-  received_ += payload.size();
-  if (whole != nullptr && payload.size() >= kMergeBelow) {
-    queue_.push_back(std::move(*whole));
-    return {};
-  }
-  if (!queue_.empty()) payload = payload.subspan(queue_.back()->append(payload));
-  if (!payload.empty()) queue_.push_back(pool.copy_of(payload));
+  if (offset + size > granted_) return fail(Errc::kBeyondCredit);
+  received_ += size;
   return {};
 }
 
-Status HopDirection::on_fin(std::uint64_t offset) {
+Status HopInlet::on_fin(std::uint64_t offset) {
   if (fin_ || offset != received_) return fail(Errc::kBadFin);
   fin_ = true;
   return {};
 }
 
-void HopDirection::on_credit(std::uint64_t limit) {
+void HopOutlet::on_credit(std::uint64_t limit) {
   limit_ = std::max(limit_, limit);
 }
 
-bool HopDirection::sendable() const {
+bool HopOutlet::sendable() const {
   if (queue_.empty()) return fin_ && !fin_sent_;
   return forwarded_ < limit_;
 }
 
-std::optional<HopDirection::Piece> HopDirection::next() {
+std::optional<HopOutlet::Piece> HopOutlet::next() {
   if (!sendable()) return std::nullopt;
   if (queue_.empty()) {
     fin_sent_ = true;
@@ -59,9 +52,9 @@ std::optional<HopDirection::Piece> HopDirection::next() {
   return piece;
 }
 
-std::optional<std::uint64_t> HopDirection::take_credit() {
-  const std::uint64_t limit = forwarded_ + window_;
-  if (fin_ || limit < granted_ + window_ / 2) return std::nullopt;
+std::optional<std::uint64_t> HopOutlet::take_credit() {
+  const std::uint64_t limit = forwarded_ + kWindow;
+  if (fin_ || limit < granted_ + kWindow / 2) return std::nullopt;
   granted_ = limit;
   return limit;
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <deque>
 #include <optional>
+#include <utility>
 
 #include "base/chunk.h"
 #include "base/error.h"
@@ -11,23 +12,50 @@
 
 namespace sally::fabric {
 
-/// One direction of a circuit through a router: bytes wait here until the next hop's credit and
-/// lane let them go. Never drops, never reorders; the upstream neighbour is granted only what the
-/// downstream one has taken. Owner: the router's circuit. Thread: its worker's. Failure: data
-/// outside credit or order is the peer's error.
-class HopDirection {
- public:
-  explicit HopDirection(std::uint64_t start = 0, std::uint64_t window = kWindow)
-      : window_(window),
-        received_(start),
-        forwarded_(start),
-        granted_(start + kInitialCredit),
-        limit_(start + kInitialCredit) {}
+/// Adds a payload to a queue of chunks: `*whole`, its chunk, where that is given and the payload
+/// large; otherwise a copy, merged into the queue's tail, so that one-byte frames cannot pin
+/// memory. True when the queue grew by one chunk.
+template <typename Queue>
+bool merge_into(Queue& queue, ByteView payload, ChunkPtr* whole, ChunkPool& pool) {
+  constexpr std::size_t kMergeBelow = 4096;
+  if (whole != nullptr && payload.size() >= kMergeBelow) {
+    queue.push_back(std::move(*whole));
+    return true;
+  }
+  if (!queue.empty()) payload = payload.subspan(queue.back()->append(payload));
+  if (payload.empty()) return false;
+  queue.push_back(pool.copy_of(payload));
+  return true;
+}
 
-  /// Takes a payload from upstream: `*whole`, its chunk, where that is given and the payload large;
-  /// otherwise a copy, merged into the queue's tail, so that one-byte frames cannot pin memory.
-  Status on_data(std::uint64_t offset, ByteView payload, ChunkPtr* whole, ChunkPool& pool);
+/// Where one direction of a circuit enters a router: what the upstream neighbour may send. With the
+/// HopOutlet, which may be on another worker, it is the hop. Owner: the circuit's side on the lane
+/// the bytes come from. Thread: that lane's. Failure: data outside credit or order is the peer's
+/// error.
+class HopInlet {
+ public:
+  Status on_data(std::uint64_t offset, std::size_t size);
   Status on_fin(std::uint64_t offset);
+  /// The limit that the outlet let us tell upstream.
+  void granted(std::uint64_t limit) { granted_ = limit; }
+
+ private:
+  std::uint64_t received_ = 0;
+  std::uint64_t granted_ = kInitialCredit;
+  bool fin_ = false;
+};
+
+/// Where it leaves: bytes wait here until the next hop's credit and lane let them go. Never drops,
+/// never reorders; upstream is granted only what downstream has taken. Owner: the circuit's side on
+/// the lane the bytes go to. Thread: that lane's. Never fails: its inlet has judged what it gets.
+class HopOutlet {
+ public:
+  /// See merge_into.
+  void push(ByteView payload, ChunkPtr* whole, ChunkPool& pool) {
+    received_ += payload.size();
+    merge_into(queue_, payload, whole, pool);
+  }
+  void push_fin() { fin_ = true; }
   void on_credit(std::uint64_t limit);
 
   struct Piece {
@@ -38,7 +66,7 @@ class HopDirection {
   [[nodiscard]] bool sendable() const;
   std::optional<Piece> next();
 
-  /// A limit worth a CREDIT frame to upstream now; it counts as sent.
+  /// A limit worth a CREDIT frame to upstream now; it counts as sent: the inlet's granted().
   std::optional<std::uint64_t> take_credit();
 
   [[nodiscard]] std::uint64_t queued() const { return received_ - forwarded_; }
@@ -46,14 +74,11 @@ class HopDirection {
   [[nodiscard]] std::uint64_t forwarded() const { return forwarded_; }
 
  private:
-  static constexpr std::size_t kMergeBelow = 4096;
-
   std::deque<ChunkPtr> queue_;
-  std::uint64_t window_;
-  std::uint64_t received_;
-  std::uint64_t forwarded_;
-  std::uint64_t granted_;  // to upstream
-  std::uint64_t limit_;    // from downstream
+  std::uint64_t received_ = 0;
+  std::uint64_t forwarded_ = 0;
+  std::uint64_t granted_ = kInitialCredit;  // to upstream
+  std::uint64_t limit_ = kInitialCredit;    // from downstream
   bool fin_ = false;
   bool fin_sent_ = false;
 };

@@ -142,6 +142,14 @@ Result<std::unique_ptr<Listener>> Listener::tcp(Loop& loop, const std::string& h
   if (!fd.valid()) return refuse("socket");
   const int on = 1;
   const int off = 0;
+  if (options.first && port != 0) {
+    const Fd probe(::socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (!probe.valid()) return refuse("socket");
+    setsockopt(probe.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (family == AF_INET6 && any)
+      setsockopt(probe.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+    if (::bind(probe.get(), at.plain(), at.size) != 0) return refuse("bind");
+  }
   setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   if (options.reuse_port) setsockopt(fd.get(), SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
   if (family == AF_INET6 && any) setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);

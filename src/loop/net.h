@@ -14,7 +14,11 @@ namespace sally::loop {
 
 struct ListenOptions {
   int backlog = 512;
+  /// SO_REUSEPORT: several listeners of this process share the address.
   bool reuse_port = false;
+  /// With reuse_port, for the first of them: kBind when somebody listens there already, although he
+  /// would share it too.
+  bool first = false;
   unsigned unix_mode = 0600;  ///< mode of a Unix socket's file
 };
 

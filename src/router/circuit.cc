@@ -1,36 +1,71 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "router/circuit.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace sally::router {
 
-void HopSide::grant() {
+void HopSide::wake() {
+  if (lane() != nullptr) lane()->ready(*this);
+}
+
+// What left on this lane frees room: the lane on the other side may send as much more.
+void HopSide::grant_upstream() {
+  if (other_ != nullptr && (other_->lane() == nullptr || other_->remote_label() == 0)) return;
+  const auto limit = out_.take_credit();
+  if (!limit) return;
+  if (other_ != nullptr) {
+    other_->granted(*limit);
+  } else {
+    circuit_.crossing_->send(Crossing::other(circuit_.end_),
+                             [&](Crossing::Mail& m) { m.credit = *limit; });
+  }
+}
+
+void HopSide::granted(std::uint64_t limit) {
   if (lane() == nullptr || remote_label() == 0) return;
-  if (const auto limit = in_.take_credit()) lane()->send_credit(*this, *limit);
+  in_.granted(limit);
+  lane()->send_credit(*this, limit);
 }
 
 Status HopSide::on_data(std::uint64_t offset, ByteView payload, ChunkPtr* whole) {
-  TRY(in_.on_data(offset, payload, whole, lane()->pool()));
-  if (other_->lane() != nullptr) other_->lane()->ready(*other_);
+  TRY(in_.on_data(offset, payload.size()));
+  if (other_ != nullptr) {
+    other_->out_.push(payload, whole, lane()->pool());
+    other_->wake();
+  } else {
+    circuit_.crossing_->send_data(Crossing::other(circuit_.end_), payload, whole, lane()->pool());
+  }
   return {};
 }
 
 Status HopSide::on_fin(std::uint64_t offset) {
   TRY(in_.on_fin(offset));
-  if (other_->lane() != nullptr) other_->lane()->ready(*other_);
+  if (other_ != nullptr) {
+    other_->out_.push_fin();
+    other_->wake();
+  } else {
+    circuit_.crossing_->send(Crossing::other(circuit_.end_),
+                             [](Crossing::Mail& m) { m.fin = true; });
+  }
   return {};
 }
 
 void HopSide::on_credit(std::uint64_t limit) {
-  other_->in_.on_credit(limit);
-  lane()->ready(*this);
+  out_.on_credit(limit);
+  wake();
 }
 
 Status HopSide::on_ack(std::uint64_t offset) {
   // Acknowledgements are between the ends; this hop keeps nothing for them.
-  if (other_->lane() != nullptr && other_->remote_label() != 0)
+  if (other_ == nullptr) {
+    circuit_.crossing_->send(Crossing::other(circuit_.end_), [&](Crossing::Mail& m) {
+      m.ack = std::max(offset, m.ack.value_or(0));
+    });
+  } else if (other_->lane() != nullptr && other_->remote_label() != 0) {
     other_->lane()->send_ack(*other_, offset);
+  }
   return {};
 }
 
@@ -45,19 +80,52 @@ void HopSide::on_reset(const wire::Reset& reset) {
 }
 
 bool HopSide::next_frame(Out& out) {
-  auto piece = other_->in_.next();
+  auto piece = out_.next();
   if (!piece) return false;
   out.fin = piece->fin;
   out.offset = piece->offset;
   out.chunk = std::move(piece->chunk);
-  other_->grant();
+  grant_upstream();
   return true;
 }
 
 void Circuit::opened() {
   open_ = true;
-  dialing_.grant();
-  hosting_.grant();
+  if (crossing_ != nullptr) {
+    here().grant_upstream();
+  } else {
+    hosting_.grant_upstream();
+    dialing_.grant_upstream();
+  }
+}
+
+void Circuit::set_crossing(CrossingPtr crossing, Crossing::End end) {
+  crossing_ = std::move(crossing);
+  end_ = end;
+  told_end_ = false;
+  dialing_.other_ = crossing_ == nullptr ? &hosting_ : nullptr;
+  hosting_.other_ = crossing_ == nullptr ? &dialing_ : nullptr;
+}
+
+void Circuit::end_beyond(wire::ResetCode code, const std::string& text) {
+  if (crossing_ == nullptr || std::exchange(told_end_, true)) return;
+  crossing_->send(Crossing::other(end_),
+                  [&](Crossing::Mail& m) { m.reset = wire::Reset{.code = code, .text = text}; });
+}
+
+void Circuit::deliver(Crossing::Mail& mail) {
+  HopSide& side = here();
+  lane::Lane* lane = side.lane();
+  if (lane == nullptr) return;
+  if (mail.ack && side.remote_label() != 0) lane->send_ack(side, *mail.ack);
+  if (mail.credit) side.granted(*mail.credit);
+  for (ChunkPtr& chunk : mail.chunks) {
+    lane->pool().adopt(*chunk);
+    side.out_.push(chunk->view(), &chunk, lane->pool());
+    chunk.reset();  // small ones were merged
+  }
+  if (mail.fin) side.out_.push_fin();
+  if (mail.fin || !mail.chunks.empty()) lane->ready(side);
 }
 
 }  // namespace sally::router

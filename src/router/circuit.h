@@ -2,14 +2,15 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <string>
+#include <utility>
 
 #include "base/bytes.h"
 #include "base/ids.h"
 #include "fabric/hop.h"
 #include "lane/attachment.h"
 #include "lane/lane.h"
+#include "router/crossing.h"
 #include "wire/messages.h"
 
 namespace sally::router {
@@ -32,17 +33,19 @@ class HopSide final : public lane::Attachment {
   void on_reset(const wire::Reset& reset) override;
   bool next_frame(Out& out) override;
 
-  /// Grants upstream what this side may take more.
-  void grant();
-
  private:
   friend class Circuit;
+  void granted(std::uint64_t limit);
+  void grant_upstream();
+  void wake();
+
   Circuit& circuit_;
-  HopSide* other_ = nullptr;
-  fabric::HopDirection in_;  // from this lane to the other one
+  HopSide* other_ = nullptr;  // null: it is on another worker
+  fabric::HopInlet in_;       // what comes from this lane
+  fabric::HopOutlet out_;     // what waits to leave on it
 };
 
-/// What a circuit tells the router.
+/// What a circuit tells its worker.
 class CircuitOwner {
  public:
   virtual ~CircuitOwner() = default;
@@ -54,8 +57,9 @@ class CircuitOwner {
   virtual void on_circuit_over(Circuit& circuit, const wire::Reset& reset) = 0;
 };
 
-/// A circuit through this router: two sides that hand frames to each other.
-/// Owner: the router's table. Thread: the worker's. Failure: any side's end is the end of both.
+/// A circuit through this router: two sides that hand frames to each other; or, where their lanes
+/// live on different workers, one of two such objects, with one side each and a Crossing between
+/// them. Owner: a worker's table. Thread: the worker's. Failure: any side's end is the end of both.
 class Circuit {
  public:
   Circuit(CircuitOwner& owner, CircuitId id, ServiceId service, DeviceId dialer)
@@ -65,8 +69,7 @@ class Circuit {
         dialer_(std::move(dialer)),
         dialing_(*this),
         hosting_(*this) {
-    dialing_.other_ = &hosting_;
-    hosting_.other_ = &dialing_;
+    set_crossing(nullptr, Crossing::End::kDialing);
   }
   Circuit(const Circuit&) = delete;
   Circuit& operator=(const Circuit&) = delete;
@@ -81,10 +84,25 @@ class Circuit {
   [[nodiscard]] HopSide& hosting() { return hosting_; }
   [[nodiscard]] CircuitOwner& owner() { return owner_; }
   [[nodiscard]] bool open() const { return open_; }
-  /// Both sides are attached: data may flow.
+  /// Data may flow: what is here of the circuit is attached.
   void opened();
 
+  /// Before anything flows: from now on only the side of `end` is here, the other one behind
+  /// `crossing`. Null: both are here.
+  void set_crossing(CrossingPtr crossing, Crossing::End end);
+  [[nodiscard]] const CrossingPtr& crossing() const { return crossing_; }
+  [[nodiscard]] Crossing::End end() const { return end_; }
+  /// The side that is here; only with a crossing.
+  [[nodiscard]] HopSide& here() { return end_ == Crossing::End::kDialing ? dialing_ : hosting_; }
+  /// Tells the half on the other worker that the circuit is over; once, later calls do nothing.
+  void end_beyond(wire::ResetCode code, const std::string& text = {});
+  /// The other half has ended by itself: nothing needs to be told.
+  void ended_beyond() { told_end_ = true; }
+  /// Takes over what flows from the other half: chunks, FIN, credit, acknowledgement.
+  void deliver(Crossing::Mail& mail);
+
  private:
+  friend class HopSide;
   CircuitOwner& owner_;
   CircuitId id_;
   ServiceId service_;
@@ -92,7 +110,10 @@ class Circuit {
   DeviceId host_;
   HopSide dialing_;
   HopSide hosting_;
+  CrossingPtr crossing_;
+  Crossing::End end_ = Crossing::End::kDialing;
   bool open_ = false;
+  bool told_end_ = false;
 };
 
 }  // namespace sally::router

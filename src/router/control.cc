@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The Router's half that follows the controller: replicated state and what it cuts, events, the
-// report of terminators.
+// The Router's half that follows the controller: replicated state on its way to the workers,
+// events, the report of terminators.
+#include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "base/log.h"
@@ -16,30 +18,40 @@ constexpr std::int64_t kReportDelayMs = 20;
 
 }  // namespace
 
+// What all workers have enforced, not what we hold: the controller counts on it.
 wire::Hello Router::control_hello() {
   wire::Hello hello;
   hello.network = options_.network;
-  hello.epoch = process_epoch_;
+  hello.epoch = shared_.process_epoch;
   hello.software = "sally-router/" SALLY_VERSION;
-  hello.state_version = state().version();
-  hello.state_hash = state().hash();
+  hello.state_version = enforced_->version();
+  hello.state_hash = enforced_->hash();
   return hello;
 }
 
 void Router::on_control_up() {
-  report_terminators();
+  report_terminators(0);
   flush_events();
-  for (auto& [lane, device] : lanes_) {
-    if (lane->up() && (!device->card || device->stale_since_ms != 0)) ask_card(*device);
-  }
+  for (unsigned i = 0; i < seats_.size(); ++i)
+    on_worker(i, [w = seats_[i].worker.get()] { w->ask_missing_cards(); });
 }
 
 void Router::on_control_message(wire::Control&& message) {
   if (const auto* update = std::get_if<wire::StateUpdate>(&message.member))
     return on_state(*update);
-  if (const auto* reply = std::get_if<wire::CardReply>(&message.member))
-    return on_card_reply(*reply);
+  if (auto* reply = std::get_if<wire::CardReply>(&message.member))
+    return on_card_reply(std::move(*reply));
   log::warn("router.unexpected_control_message", {});
+}
+
+void Router::on_card_reply(wire::CardReply&& reply) {
+  if (!reply.error.empty()) {
+    log::warn("router.no_card", {{"device", reply.id}, {"code", reply.error}});
+    return;
+  }
+  const auto shared = std::make_shared<const wire::CardReply>(std::move(reply));
+  for (unsigned i = 0; i < seats_.size(); ++i)
+    on_worker(i, [w = seats_[i].worker.get(), shared] { w->on_card_reply(*shared); });
 }
 
 void Router::on_state(const wire::StateUpdate& update) {
@@ -49,8 +61,11 @@ void Router::on_state(const wire::StateUpdate& update) {
     // Nothing was taken over. A new connection tells the controller what we hold, so that it sends
     // what is missing.
     log::error("router.state_refused", {{"version", before}, {"why", diff.error().text()}});
-    event("router.state_refused", options_.id, std::to_string(before), diff.error().text());
-    if (diff.error().is(replica::Errc::kDiverged)) replica_.reset();
+    own_event("router.state_refused", std::to_string(before), diff.error().text());
+    if (diff.error().is(replica::Errc::kDiverged)) {
+      replica_.reset();
+      hand_out(false, false);
+    }
     control_->reconnect();
     return;
   }
@@ -58,108 +73,86 @@ void Router::on_state(const wire::StateUpdate& update) {
   if (diff->unverified_services != 0)
     log::warn("router.services_unverified", {{"count", diff->unverified_services}});
   if (!diff->empty()) {
-    flows_cut_ += enforce();
-    if (!diff->routers.empty()) {
-      for (auto& [lane, device] : lanes_) {
-        if (lane->up()) push_routers(*device);
-      }
-    }
     log::info("router.state",
               {{"version", state().version()}, {"services", state().services().size()}});
   }
-  control_->send({wire::StateAck{.version = state().version(), .flows_cut = flows_cut_}});
+  hand_out(!diff->empty(), !diff->routers.empty());
+}
+
+void Router::hand_out(bool enforce, bool routers_changed) {
+  const auto round =
+      std::make_shared<Round>(Round{.state = replica_.state(), .waiting = seats_.size()});
+  for (unsigned i = 0; i < seats_.size(); ++i) {
+    on_worker(i, [this, i, round, state = round->state, enforce, routers_changed,
+                  w = seats_[i].worker.get()] {
+      const std::uint64_t cut = w->take_state(state, enforce, routers_changed);
+      at_desk(i, [this, round, cut] { taken(*round, cut); });
+    });
+  }
+}
+
+// A worker has enforced the round's state. The last one makes it true for the router: only then the
+// controller hears of it. Rounds end in their order, since each worker answers in order.
+void Router::taken(Round& round, std::uint64_t cut) {
+  round.cut += cut;
+  if (--round.waiting != 0) return;
+  flows_cut_ += round.cut;
+  enforced_ = round.state;
+  if (enforced_->version() == 0) return;  // reset: nothing to confirm or to keep
+  control_->send({wire::StateAck{.version = enforced_->version(), .flows_cut = flows_cut_}});
   // First enforced, then kept: a crash in between asks the controller again.
-  if (!replica_.save_due(now_ms())) return;
+  if (enforced_ != replica_.state() || !replica_.save_due(now_ms())) return;
   if (const Status s = replica_.save(options_.state_path, now_ms()); !s) {
     log::error("router.state_not_saved",
                {{"path", options_.state_path}, {"why", s.error().text()}});
   }
 }
 
-// Holds everything that lives against the state and the cards of now; cuts what may not live any
-// more. Returns the circuits cut.
-std::uint64_t Router::enforce() {
-  std::uint64_t cut = 0;
-  for (auto& [lane, device] : lanes_) {
-    if (const Status s = admit(lane->peer()); !s && s.error().is(Errc::kRevoked)) {
-      cut += lane->circuits();
-      event("router.cut", device->id, lane->peer().serial(), s.error().text());
-      device->lane->close(s.error());
-      continue;
-    }
-    if (!lane->up()) continue;
-    const wire::IdentityState standing = standing_of(device->id);
-    if (device->card && (*device->card)->credential_epoch < standing.credential_epoch) {
-      device->card.reset();
-      ask_card(*device);
-    }
-    if (device->card && (*device->card)->attr_epoch < standing.attr_epoch &&
-        device->stale_since_ms == 0) {
-      device->stale_since_ms = now_ms();
-      ask_card(*device);
-    }
-    push_services(*device);
-  }
-  const auto allowed = [this](const lane::Attachment& side, const std::string& service, bool dial) {
-    if (side.lane() == nullptr) return true;  // not attached yet, or over already
-    const Device* device = find(*side.lane());
-    return device == nullptr || (dial ? may_dial(*device, service) : may_bind(*device, service));
-  };
-  std::vector<Circuit*> denied;
-  std::vector<Circuit*> without_host;
-  for (auto& [id, entry] : circuits_) {
-    Circuit& c = *entry.circuit;
-    const std::string& service = c.service().str();
-    const bool dialer_ok = entry.opening == nullptr ? allowed(c.dialing(), service, true)
-                                                    : may_dial(*entry.opening->dialer, service);
-    if (dialer_ok && allowed(c.hosting(), service, false)) continue;
-    (dialer_ok && entry.opening != nullptr ? without_host : denied).push_back(&c);
-  }
-  for (Circuit* circuit : without_host) {
-    // The dialer may, the host that was asked may not any more: another one is tried.
-    Entry& entry = circuits_.at(circuit->id());
-    circuit->hosting().lane()->reset(circuit->hosting(), wire::ResetCode::kPolicy);
-    entry.opening->last.code = wire::SetupCode::kNoTerminator;
-    try_next(entry);
-  }
-  for (Circuit* circuit : denied) {
-    event("router.circuit_cut", circuit->dialer().str(), circuit->service().str(),
-          "grant withdrawn");
-    end_circuit(*circuit, wire::ResetCode::kPolicy, {});
-    ++cut;
-  }
-  const bool unbound = terminators_.remove_if([this](const LocalTerminator& t) {
-    const Device* device = find(*t.lane);
-    return device == nullptr || !may_bind(*device, t.record.service);
+void Router::ask_card(unsigned worker, std::string id) {
+  at_desk(worker, [this, id = std::move(id)] {
+    control_->send({wire::CardRequest{.request = next_request_++, .id = id}});
   });
-  if (unbound) report_terminators();
-  return cut;
 }
 
-void Router::report_terminators() {
-  if (!report_timer_.armed()) report_timer_.arm(kReportDelayMs);
+void Router::report_terminators(unsigned worker) {
+  at_desk(worker, [this] {
+    if (!report_timer_.armed()) report_timer_.arm(kReportDelayMs);
+  });
 }
 
-void Router::event(std::string code, std::string actor, std::string subject, std::string text) {
-  if (events_.size() >= kMaxEvents) {
-    ++events_lost_;
-    return;
+void Router::own_event(std::string code, std::string subject, std::string text) {
+  event(0, {.time_ms = now_ms(),
+            .code = std::move(code),
+            .actor = options_.id,
+            .subject = std::move(subject),
+            .text = std::move(text)});
+}
+
+void Router::event(unsigned worker, wire::Event event) {
+  {
+    const std::lock_guard lock(events_mutex_);
+    if (events_.size() >= kMaxEvents) {
+      ++events_lost_;
+      return;
+    }
+    events_.push_back(std::move(event));
+    if (events_.size() > 1) return;  // whoever added the first one has told
   }
-  events_.push_back({.time_ms = now_ms(),
-                     .code = std::move(code),
-                     .actor = std::move(actor),
-                     .subject = std::move(subject),
-                     .text = std::move(text)});
-  if (!events_timer_.armed()) events_timer_.arm(kEventDelayMs);
+  at_desk(worker, [this] {
+    if (!events_timer_.armed()) events_timer_.arm(kEventDelayMs);
+  });
 }
 
 void Router::flush_events() {
   if (!control_->up()) return;  // they wait; on_control_up flushes
-  if (events_lost_ != 0) {
-    log::warn("router.events_lost", {{"count", events_lost_}});
-    events_lost_ = 0;
+  std::vector<wire::Event> waiting;
+  std::uint64_t lost = 0;
+  {
+    const std::lock_guard lock(events_mutex_);
+    waiting = std::exchange(events_, {});
+    lost = std::exchange(events_lost_, 0);
   }
-  auto waiting = std::exchange(events_, {});
+  if (lost != 0) log::warn("router.events_lost", {{"count", lost}});
   for (std::size_t at = 0; at < waiting.size(); at += kEventsPerMessage) {
     const auto end = std::min(waiting.size(), at + kEventsPerMessage);
     wire::Events batch;

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The Router's half that opens and ends circuits (docs/wire-protocol.md).
+// A Worker opens and ends the circuits that its devices dial (docs/wire-protocol.md).
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "base/log.h"
-#include "router/router.h"
+#include "router/worker.h"
 
 namespace sally::router {
 namespace {
@@ -14,10 +15,10 @@ constexpr std::uint32_t kMaxAttempts = 3;
 
 }  // namespace
 
-void Router::on_lane_setup(lane::Lane& lane, std::uint32_t label, ByteView payload) {
+void Worker::on_lane_setup(lane::Lane& lane, std::uint32_t label, ByteView payload) {
   Device& device = *find(lane);
   wire::SetupErr err{
-      .circuit = {}, .attempt = 0, .hop = options_.id, .code = wire::SetupCode::kNone, .text = {}};
+      .circuit = {}, .attempt = 0, .hop = options().id, .code = wire::SetupCode::kNone, .text = {}};
   if (const auto code = begin(device, label, payload, err)) {
     err.code = *code;
     lane.send_setup_err(label, err);
@@ -26,7 +27,7 @@ void Router::on_lane_setup(lane::Lane& lane, std::uint32_t label, ByteView paylo
 
 // Everything about the dialer is decided here; a code refuses. "No such service" and "not granted"
 // differ in the log only.
-std::optional<wire::SetupCode> Router::begin(Device& device, std::uint32_t label, ByteView payload,
+std::optional<wire::SetupCode> Worker::begin(Device& device, std::uint32_t label, ByteView payload,
                                              wire::SetupErr& err) {
   std::string service;
   const auto refuse = [&](wire::SetupCode code, const std::string& why) {
@@ -41,7 +42,7 @@ std::optional<wire::SetupCode> Router::begin(Device& device, std::uint32_t label
   // Before anything that costs: a set-up is three signatures to verify.
   if (!device.dials.take(loop_.clock().mono_us()))
     return refuse(wire::SetupCode::kBusy, "too many dials a second");
-  if (!state().fresh(now_ms(), options_.grace_ms))
+  if (!state().fresh(now_ms(), options().grace_ms))
     return refuse(wire::SetupCode::kNoPath, "past the offline grace");
   const auto frame = wire::decode_setup_frame(payload);
   if (!frame) return refuse(wire::SetupCode::kInvalid, frame.error().text());
@@ -52,13 +53,18 @@ std::optional<wire::SetupCode> Router::begin(Device& device, std::uint32_t label
   if (!frame->route.empty()) return refuse(wire::SetupCode::kInvalid, "a device cannot route");
   if (setup->kind != wire::SetupKind::kOpen)
     return refuse(wire::SetupCode::kNotKnown, "circuits do not move yet");
-  if (device.half_open >= options_.max_half_open_per_lane ||
-      circuits_.size() >= options_.max_circuits) {
-    return refuse(wire::SetupCode::kBusy, "too many circuits or set-ups");
+  const auto refuse_claim = [&](CircuitRegistry::Claim claim) {
+    return claim == CircuitRegistry::Claim::kInUse
+               ? refuse(wire::SetupCode::kInvalid, "the circuit id is in use")
+               : refuse(wire::SetupCode::kBusy, "too many circuits or set-ups");
+  };
+  if (device.half_open >= options().max_half_open_per_lane)
+    return refuse_claim(CircuitRegistry::Claim::kFull);
+  if (const auto claim = shared_.circuits.look(setup->circuit);
+      claim != CircuitRegistry::Claim::kOk) {
+    return refuse_claim(claim);
   }
-  if (circuits_.contains(setup->circuit))
-    return refuse(wire::SetupCode::kInvalid, "the circuit id is in use");
-  const auto dial = trust::verify_dial_from_lane(*setup, options_.id, device.id, trust_context());
+  const auto dial = trust::verify_dial_from_lane(*setup, options().id, device.id, trust_context());
   if (!dial) return refuse(wire::SetupCode::kInvalid, dial.error().text());
   const auto* known = state().service(service, now_ms());
   if (known == nullptr) {
@@ -70,22 +76,25 @@ std::optional<wire::SetupCode> Router::begin(Device& device, std::uint32_t label
     return refuse(wire::SetupCode::kInvalid, "not an end-to-end TLS service");
 
   auto opening = std::make_unique<Opening>();
-  for (const LocalTerminator* t : terminators_.choose(service, random_))
-    opening->candidates.push_back(t->record.id);
+  opening->candidates = shared_.terminators.choose(service, random_);
   if (opening->candidates.empty()) return refuse(wire::SetupCode::kNoTerminator, "nobody hosts it");
+  // Now that the id is proven to be this dialer's: another worker may have seen it meanwhile.
+  if (const auto claim = shared_.circuits.claim(setup->circuit);
+      claim != CircuitRegistry::Claim::kOk) {
+    return refuse_claim(claim);
+  }
   std::ranges::reverse(opening->candidates);
   opening->setup_bytes = frame->setup;
   opening->setup = std::move(*setup);
   opening->dialer = &device;
   opening->label = label;
-  opening->deadline_ms = loop_.now_ms() + kOpenMs;
   opening->last = err;
   opening->last.code = wire::SetupCode::kNoTerminator;
   const CircuitId id = opening->setup.circuit;
   opening->timer = std::make_unique<loop::Timer>(loop_.timers(), [this, id] {
     const auto it = circuits_.find(id);
     if (it == circuits_.end() || it->second.opening == nullptr) return;
-    note_circuit(it->second.opening->terminator, 0, true);
+    it->second.opening->host.load->failed();
     it->second.opening->last.code = wire::SetupCode::kTimeout;
     give_up(it->second);
   });
@@ -94,39 +103,36 @@ std::optional<wire::SetupCode> Router::begin(Device& device, std::uint32_t label
   Entry entry{
       .circuit = std::make_unique<Circuit>(*this, id, ServiceId(service), DeviceId(device.id)),
       .opening = std::move(opening),
-      .terminator = {}};
+      .load = nullptr};
   try_next(circuits_.emplace(id, std::move(entry)).first->second);
   return std::nullopt;
 }
 
-void Router::try_next(Entry& entry) {
+void Worker::try_next(Entry& entry) {
   Opening& o = *entry.opening;
   while (o.attempt < kMaxAttempts && !o.candidates.empty()) {
-    const LocalTerminator* t = terminators_.find(o.candidates.back());
+    o.host = std::move(o.candidates.back());
     o.candidates.pop_back();
-    if (t == nullptr) continue;
-    const Device* host = find(*t->lane);
-    if (host == nullptr || !t->lane->up() || !may_bind(*host, t->record.service)) continue;
-    o.terminator = t->record.id;
-    o.instance = t->record.instance;
-    entry.circuit->set_host(DeviceId(t->record.device));
-    const wire::Route route{.network = options_.network,
+    const bool here = o.host.worker == index_;
+    if (here && !may_ask(o.host)) continue;
+    entry.circuit->set_host(o.host.device);
+    const wire::Route route{.network = options().network,
                             .circuit = o.setup.circuit,
                             .epoch = o.setup.epoch,
                             .attempt = o.attempt,
                             .service = o.setup.service,
-                            .terminator = t->record.id,
-                            .hops = {options_.id},
+                            .terminator = o.host.id,
+                            .hops = {options().id},
                             .expiry_ms = now_ms() + trust::kMaxRouteLifeMs,
                             .setup_hash = trust::hash_of(o.setup_bytes),
-                            .instance = t->record.instance,
-                            .ingress_leaf = options_.chain.front().der(),
-                            .ingress_issuing = options_.chain.back().der()};
-    auto sealed = trust::make_route(route, *options_.key);
+                            .instance = o.host.instance,
+                            .ingress_leaf = options().chain.front().der(),
+                            .ingress_issuing = options().chain.back().der()};
+    auto sealed = trust::make_route(route, *options().key);
     // We are the egress as well: what verify_route and verify_dial would check there was checked
     // above, the replay memory was not.
-    const Status fresh =
-        seen_.remember(route.circuit, route.epoch, route.attempt, route.expiry_ms, now_ms());
+    const Status fresh = shared_.circuits.remember(route.circuit, route.epoch, route.attempt,
+                                                   route.expiry_ms, now_ms());
     if (!fresh && fresh.error().is(trust::Errc::kReplay)) {
       log::warn("router.dial_refused", {{"device", o.dialer->id}, {"why", fresh.error().text()}});
       event("router.dial_denied", o.dialer->id, o.setup.service, fresh.error().text());
@@ -140,82 +146,105 @@ void Router::try_next(Entry& entry) {
       break;
     }
     const std::uint32_t attempt = o.attempt++;  // it is remembered: never used twice
-    if (!t->lane->attach(entry.circuit->hosting())) {
-      o.last.code = wire::SetupCode::kBusy;
-      continue;
-    }
-    t->lane->send_setup(entry.circuit->hosting(),
-                        {.setup = o.setup_bytes, .route = std::move(*sealed), .attempt = attempt});
-    return;
+    if (!here) return ask_host_beyond(entry, std::move(*sealed), attempt);
+    if (ask_host_here(entry, std::move(*sealed), attempt)) return;
+    o.last.code = wire::SetupCode::kBusy;
   }
   give_up(entry);
 }
 
-void Router::give_up(Entry& entry) {
+// Its lane is here and up, and its device may still bind.
+bool Worker::may_ask(const Candidate& host) const {
+  // The entry was copied: by now the lane may be gone, and another one may have bound instead.
+  const auto t = shared_.terminators.find(host.service, host.id);
+  if (!t || t->worker != index_ || t->lane != host.lane) return false;
+  const Device* device = find(*host.lane);
+  return device != nullptr && device->lane->up() && may_bind(*device, host.service);
+}
+
+bool Worker::ask_host_here(Entry& entry, Bytes route, std::uint32_t attempt) {
+  HopSide& side = entry.circuit->hosting();
+  lane::Lane& lane = *entry.opening->host.lane;
+  if (!lane.attach(side)) return false;
+  lane.send_setup(
+      side, {.setup = entry.opening->setup_bytes, .route = std::move(route), .attempt = attempt});
+  return true;
+}
+
+void Worker::ask_host_beyond(Entry& entry, Bytes route, std::uint32_t attempt) {
+  const Opening& o = *entry.opening;
+  Circuit& circuit = *entry.circuit;
+  circuit.set_crossing(
+      std::make_shared<Crossing>(circuit.id(), circuit.service(), circuit.dialer(),
+                                 *shared_.crossings[index_], *shared_.crossings[o.host.worker]),
+      Crossing::End::kDialing);
+  circuit.crossing()->send(Crossing::End::kHosting, [&](Crossing::Mail& m) {
+    m.order = {.setup = o.setup_bytes,
+               .route = std::move(route),
+               .attempt = attempt,
+               .epoch = o.setup.epoch,
+               .terminator = o.host.id};
+  });
+}
+
+void Worker::end_attempt(Circuit& circuit, wire::ResetCode code) {
+  if (circuit.hosting().lane() != nullptr) circuit.hosting().lane()->reset(circuit.hosting(), code);
+  circuit.end_beyond(code);
+  circuit.set_crossing(nullptr, Crossing::End::kDialing);
+}
+
+void Worker::give_up(Entry& entry) {
   Opening& o = *entry.opening;
   log::info("router.dial_failed", {{"device", entry.circuit->dialer().str()},
                                    {"service", entry.circuit->service().str()},
                                    {"code", wire::setup_code_name(o.last.code)}});
-  if (entry.circuit->hosting().lane() != nullptr)
-    entry.circuit->hosting().lane()->reset(entry.circuit->hosting(), wire::ResetCode::kTimeout);
+  end_attempt(*entry.circuit, wire::ResetCode::kTimeout);
   o.last.attempt = o.attempt;
   o.dialer->lane->send_setup_err(o.label, o.last);
   retire(*entry.circuit);
 }
 
-Status Router::on_circuit_answer(Circuit& circuit, ByteView payload) {
+Status Worker::on_circuit_answer(Circuit& circuit, ByteView payload) {
+  if (circuit.crossing() != nullptr)
+    return on_hosted_answer(hosted_.at(circuit.crossing().get()), payload);
   Entry& entry = circuits_.at(circuit.id());
   Opening& o = *entry.opening;
-  const Device& host = *find(*circuit.hosting().lane());
-  TRY_ASSIGN(const auto frame, wire::decode_setup_ok_frame(payload));
-  TRY_ASSIGN(auto answer, wire::decode_host_answer(frame.answer));
-  if (answer.circuit != circuit.id() || answer.epoch != o.setup.epoch ||
-      answer.attempt != o.attempt - 1) {
-    return fail(lane::Errc::kProtocol, "an answer to another set-up");
-  }
-  const auto card = trust::verify_card(answer.card, trust_context());
-  if (card && (*card)->id != host.id)
-    return fail(lane::Errc::kProtocol, "an answer with another device's card");
-  if (!card) {
-    // It may have ended while the new one is on its way: this host cannot be shown now, another one
-    // may.
-    log::warn("router.host_card_refused", {{"device", host.id}, {"why", card.error().text()}});
-    circuit.hosting().lane()->reset(circuit.hosting(), wire::ResetCode::kClosed);
-    note_circuit(o.terminator, 0, true);
-    o.last.code = wire::SetupCode::kInvalid;
-    try_next(entry);
+  TRY_ASSIGN(auto sealed, seal_answer(circuit, payload, o.setup.epoch, o.attempt - 1, o.host));
+  if (sealed.code == wire::SetupCode::kNone) {
+    open(entry, sealed.answer);
     return {};
   }
-  auto sealed = trust::make_answer({.network = options_.network,
-                                    .terminator = o.terminator,
-                                    .instance = o.instance,
-                                    .host = std::move(answer),
-                                    .egress = options_.id,
-                                    .egress_leaf = options_.chain.front().der(),
-                                    .egress_issuing = options_.chain.back().der()},
-                                   *options_.key);
-  if (!sealed || !o.dialer->lane->attach(circuit.dialing(), o.label)) {
+  o.last.code = sealed.code;
+  end_attempt(circuit, wire::ResetCode::kClosed);
+  try_next(entry);
+  return {};
+}
+
+void Worker::open(Entry& entry, ByteView sealed_answer) {
+  Opening& o = *entry.opening;
+  Circuit& circuit = *entry.circuit;
+  if (!o.dialer->lane->attach(circuit.dialing(), o.label)) {
     o.last.code = wire::SetupCode::kBusy;
-    give_up(entry);
-    return {};
+    return give_up(entry);
   }
-  o.dialer->lane->send_setup_ok(circuit.dialing(),
-                                wire::encode(wire::SetupOkFrame{.answer = std::move(*sealed)}));
+  o.dialer->lane->send_setup_ok(circuit.dialing(), sealed_answer);
   --o.dialer->half_open;
-  entry.terminator = o.terminator;
-  note_circuit(entry.terminator, 1, false);
+  entry.load = o.host.load;
+  entry.load->opened();
   log::info("router.circuit_open", {{"circuit", circuit.id().hex()},
                                     {"dialer", circuit.dialer().str()},
                                     {"host", circuit.host().str()},
                                     {"service", circuit.service().str()}});
+  o.timer->cancel();
   entry.opening.reset();
   circuit.opened();
-  return {};
 }
 
-void Router::on_circuit_refused(Circuit& circuit, const wire::SetupErr& err) {
+void Worker::on_circuit_refused(Circuit& circuit, const wire::SetupErr& err) {
+  if (circuit.crossing() != nullptr)
+    return on_hosted_refused(hosted_.at(circuit.crossing().get()), err);
   Entry& entry = circuits_.at(circuit.id());
-  note_circuit(entry.opening->terminator, 0, true);
+  entry.opening->host.load->failed();
   entry.opening->last.code = err.code;
   entry.opening->last.hop = circuit.host().str();
   entry.opening->last.text = err.text;
@@ -223,7 +252,12 @@ void Router::on_circuit_refused(Circuit& circuit, const wire::SetupErr& err) {
 }
 
 // One side is over (its attachment is off its lane); end the other.
-void Router::on_circuit_over(Circuit& circuit, const wire::Reset& reset) {
+void Worker::on_circuit_over(Circuit& circuit, const wire::Reset& reset) {
+  if (circuit.crossing() != nullptr && circuit.end() == Crossing::End::kHosting) {
+    const auto half = hosted_.find(circuit.crossing().get());
+    if (half != hosted_.end()) on_hosted_over(half->second, reset);
+    return;
+  }
   const auto it = circuits_.find(circuit.id());
   // Both sides may end in one turn: the first one retired the circuit, and nothing is left to tell.
   if (it == circuits_.end() || it->second.circuit.get() != &circuit) return;
@@ -234,16 +268,23 @@ void Router::on_circuit_over(Circuit& circuit, const wire::Reset& reset) {
     try_next(entry);
     return;
   }
-  HopSide& other = circuit.dialing().lane() != nullptr ? circuit.dialing() : circuit.hosting();
-  if (reset.code == wire::ResetCode::kLaneLost && other.lane() != nullptr) {
-    path_down_.push_back(&circuit);
-  } else if (other.lane() != nullptr) {
-    other.lane()->reset(other, reset.code, reset.text);
-  }
+  end_side(circuit, circuit.dialing().lane() != nullptr ? circuit.dialing() : circuit.hosting(),
+           reset);
+  circuit.end_beyond(reset.code, reset.text);
   retire(circuit);
 }
 
-void Router::end_circuit(Circuit& circuit, wire::ResetCode code, const std::string& text) {
+// What stands on a living lane because another one is lost is told in one batch per lane: see bury.
+void Worker::end_side(Circuit& circuit, HopSide& side, const wire::Reset& reset) {
+  if (side.lane() == nullptr) return;
+  if (reset.code == wire::ResetCode::kLaneLost) {
+    path_down_.push_back(&circuit);
+  } else {
+    side.lane()->reset(side, reset.code, reset.text);
+  }
+}
+
+void Worker::end_circuit(Circuit& circuit, wire::ResetCode code, const std::string& text) {
   Entry& entry = circuits_.at(circuit.id());
   if (entry.opening != nullptr) {
     entry.opening->last.code = wire::SetupCode::kNoService;
@@ -253,21 +294,28 @@ void Router::end_circuit(Circuit& circuit, wire::ResetCode code, const std::stri
   for (HopSide* side : {&circuit.dialing(), &circuit.hosting()}) {
     if (side->lane() != nullptr) side->lane()->reset(*side, code, text);
   }
+  circuit.end_beyond(code, text);
   retire(circuit);
 }
 
-// Out of the table now, freed at the end of the turn: one of its sides is on the stack. Sides that
-// stand on a living lane because theirs died are told together, in one PATH_DOWN per lane.
-void Router::retire(Circuit& circuit) {
+// Out of the table now, freed at the end of the turn: one of its sides is on the stack.
+void Worker::retire(Circuit& circuit) {
   const auto it = circuits_.find(circuit.id());
   if (it->second.opening != nullptr && it->second.opening->dialer->half_open > 0)
     --it->second.opening->dialer->half_open;
-  if (!it->second.terminator.empty()) note_circuit(it->second.terminator, -1, false);
-  retired_.push_back(std::move(it->second.circuit));
+  if (it->second.load != nullptr) it->second.load->closed();
+  circuit.end_beyond(wire::ResetCode::kClosed);  // unless it knows already
+  shared_.circuits.release(circuit.id());
+  bury(std::move(it->second.circuit));
   // It must not fire for a circuit that is out of the table; it may be what called us.
   if (it->second.opening != nullptr) it->second.opening->timer->cancel();
   loop_.defer([opening = std::shared_ptr<Opening>(std::move(it->second.opening))] {});
   circuits_.erase(it);
+}
+
+// Freed at the end of the turn, after those that wait were told in one PATH_DOWN per lane.
+void Worker::bury(std::unique_ptr<Circuit> circuit) {
+  retired_.push_back(std::move(circuit));
   if (std::exchange(cleanup_scheduled_, true)) return;
   loop_.defer([this, alive = alive_] {
     if (!*alive) return;
@@ -281,14 +329,6 @@ void Router::retire(Circuit& circuit) {
     for (const auto& [lane, sides] : by_lane) lane->path_down(sides, wire::ResetCode::kLaneLost);
     retired_.clear();
   });
-}
-
-void Router::note_circuit(const std::string& terminator, int change, bool failed) {
-  LocalTerminator* t = terminators_.find(terminator);
-  if (t == nullptr) return;
-  if (failed) ++t->failures;
-  if (change > 0) t->failures = 0;
-  t->circuits = static_cast<std::uint32_t>(std::max(0, static_cast<int>(t->circuits) + change));
 }
 
 }  // namespace sally::router

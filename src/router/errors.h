@@ -13,6 +13,7 @@ enum class Errc : std::uint8_t {
   kStale,    ///< no head of the controller within the offline grace: no new sessions
   kNoState,  ///< nothing replicated yet
   kConfig,   ///< the router's own identity or folder is unusable
+  kThread,   ///< the system gives no thread
 };
 std::string_view error_name(Errc e);
 

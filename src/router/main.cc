@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "router/main.h"
 
+#include <sched.h>
+
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
@@ -18,9 +21,17 @@ namespace {
 
 constexpr char kUsage[] =
     "usage: sally-router --dir DIR [--listen ADDRESS:PORT] [--controller HOST:PORT]\n"
-    "                    [--log debug|info|warn|error] [--log-json]\n"
+    "                    [--workers N] [--log debug|info|warn|error] [--log-json]\n"
     "  DIR holds identity.json, the router's identity. Default: listen on *:3022, the controller "
-    "of the identity.\n";
+    "of the identity,\n"
+    "  as many workers as the process may use cores (64 at most).\n";
+
+unsigned default_workers() {
+  cpu_set_t cores;
+  CPU_ZERO(&cores);
+  if (sched_getaffinity(0, sizeof cores, &cores) != 0) return 1;
+  return std::clamp(static_cast<unsigned>(CPU_COUNT(&cores)), 1U, kMaxWorkers);
+}
 
 int usage(const std::string& what) {
   std::fprintf(stderr, "sally-router: %s\n%s", what.c_str(), kUsage);
@@ -55,6 +66,7 @@ int router_main(int argc, char** argv) {
   std::string dir;
   HostPort listen{"*", 3022};
   std::optional<HostPort> controller;
+  unsigned workers = default_workers();
   for (int i = 1; i < argc; ++i) {
     const std::string_view arg = argv[i];
     const bool more = i + 1 < argc;
@@ -67,6 +79,10 @@ int router_main(int argc, char** argv) {
     } else if (arg == "--controller" && more) {
       controller = parse_host_port(argv[++i]);
       if (!controller) return usage("--controller is HOST:PORT");
+    } else if (arg == "--workers" && more) {
+      const auto n = parse_u64(argv[++i]);
+      if (!n || *n < 1 || *n > kMaxWorkers) return usage("--workers is a number from 1 to 64");
+      workers = static_cast<unsigned>(*n);
     } else if (arg == "--log" && more && log::set_level(std::string_view(argv[i + 1]))) {
       ++i;
     } else if (arg == "--log-json") {
@@ -89,6 +105,7 @@ int router_main(int argc, char** argv) {
     std::fprintf(stderr, "sally-router: %s\n", options.error().text().c_str());
     return 2;
   }
+  options->workers = workers;
   loop::Loop loop;
   Router router(loop, system_random(), std::move(*options));
   loop::Signals signals(loop, {SIGINT, SIGTERM}, [&](int) { loop.stop(); });

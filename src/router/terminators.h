@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -17,43 +20,95 @@ class Lane;
 
 namespace sally::router {
 
-/// One place where a service is hosted: a device's instance behind a lane of this router.
-struct LocalTerminator {
-  wire::Terminator record;  ///< what the directory says of it, bind proof included
-  lane::Lane* lane = nullptr;
-  std::uint32_t circuits = 0;  ///< live now
-  std::uint32_t failures = 0;  ///< dials refused in a row; a success clears it
+/// What is going on at one terminator: counted by the workers that dial it.
+/// Owner: shared by its entry and its circuits. Thread: any. Never fails.
+class TerminatorLoad {
+ public:
+  void opened() {
+    circuits_.fetch_add(1, std::memory_order_relaxed);
+    failures_.store(0, std::memory_order_relaxed);
+  }
+  void closed() { circuits_.fetch_sub(1, std::memory_order_relaxed); }
+  /// A dial was refused; a success clears them.
+  void failed() { failures_.fetch_add(1, std::memory_order_relaxed); }
+  /// What the load adds to the cost.
+  [[nodiscard]] std::uint64_t cost() const {
+    return std::uint64_t{20} * failures_.load(std::memory_order_relaxed) +
+           std::uint64_t{2} * circuits_.load(std::memory_order_relaxed);
+  }
+
+ private:
+  std::atomic<std::uint32_t> circuits_{0};  // live now
+  std::atomic<std::uint32_t> failures_{0};  // in a row
 };
 
-/// Soft state: who hosts what at this router.
-/// Owner: the router. Thread: the worker's. Failure: caps; a full table refuses.
+/// One place where a service is hosted, as a dial sees it: a copy.
+struct Candidate {
+  std::string id;
+  std::string service;
+  DeviceId device;
+  wire::InstanceId instance{};
+  unsigned worker = 0;         ///< whose the host's lane is
+  lane::Lane* lane = nullptr;  ///< that worker's thread only, and only until it removes the lane
+  std::shared_ptr<TerminatorLoad> load;
+};
+
+/// Soft state: who hosts what at this router, on which worker.
+/// Owner: the router. Thread: any; one lock, held while the terminators of one service are ranked,
+/// or one pass over all when a lane goes, a policy changes or the list is reported. A worker adds
+/// and removes what stands on its own lanes only. Failure: caps; a full lane is refused.
 class Terminators {
  public:
   static constexpr std::size_t kMaxPerLane = 1'000;
 
-  /// Replaces the entry of the same service, device and instance. Null when the lane has too many.
-  LocalTerminator* put(wire::Terminator record, lane::Lane& lane);
+  /// Replaces the entry of the same service, device and instance, whichever lane has it, and keeps
+  /// its id. The entry's id; none when the lane has too many.
+  std::optional<std::string> put(wire::Terminator record, unsigned worker, lane::Lane& lane);
   bool remove(const std::string& service, const wire::InstanceId& instance, const lane::Lane& lane);
   /// All of a lane that is gone; true when there was one.
   bool remove_lane(const lane::Lane& lane);
-  /// Calls `f(const LocalTerminator&)`; removes those for which it returns true. True when one was
-  /// removed.
+  /// Those of `worker`'s lanes for which `f(const Candidate&)`, which must not come back here, is
+  /// true. True when one was removed.
   template <typename F>
-  bool remove_if(F f) {
-    const auto n = std::erase_if(
-        all_, [&](const auto& t) { return f(static_cast<const LocalTerminator&>(*t)); });
-    return n != 0;
+  bool remove_if(unsigned worker, F f) {
+    const std::lock_guard lock(mutex_);
+    return erase_if([&](const Entry& e) { return e.at.worker == worker && f(e.at); });
   }
   /// Candidates for a dial, best first: precedence, then cost with failures and live circuits, then
   /// by chance.
-  [[nodiscard]] std::vector<LocalTerminator*> choose(const std::string& service,
-                                                     Random& random) const;
-  [[nodiscard]] LocalTerminator* find(const std::string& id) const;
+  [[nodiscard]] std::vector<Candidate> choose(const std::string& service, Random& random) const;
+  [[nodiscard]] std::optional<Candidate> find(const std::string& service,
+                                              const std::string& id) const;
   [[nodiscard]] wire::Terminators report() const;
-  [[nodiscard]] std::size_t size() const { return all_.size(); }
 
  private:
-  std::vector<std::unique_ptr<LocalTerminator>> all_;
+  struct Entry {
+    wire::Terminator record;  ///< what the directory says of it, bind proof included
+    Candidate at;
+  };
+  template <typename F>
+  bool erase_if(F f) {
+    bool any = false;
+    for (auto it = by_service_.begin(); it != by_service_.end();) {
+      any |= erase_from(it->second, f);
+      it = it->second.empty() ? by_service_.erase(it) : std::next(it);
+    }
+    return any;
+  }
+  template <typename F>
+  bool erase_from(std::vector<Entry>& entries, F f) {
+    const auto n = std::erase_if(entries, [&](const Entry& e) {
+      if (!f(e)) return false;
+      forget(e.at.lane);
+      return true;
+    });
+    return n != 0;
+  }
+  void forget(const lane::Lane* lane);
+
+  mutable std::mutex mutex_;  // all below
+  std::unordered_map<std::string, std::vector<Entry>> by_service_;
+  std::unordered_map<const lane::Lane*, std::size_t> of_lane_;
 };
 
 }  // namespace sally::router

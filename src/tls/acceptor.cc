@@ -7,7 +7,6 @@
 
 #include "base/log.h"
 #include "base/random.h"
-#include "loop/net.h"
 
 namespace sally::tls {
 
@@ -52,6 +51,7 @@ bool AcceptGate::make_room() {
 
 AcceptGate::Verdict AcceptGate::admit(const Source& source) {
   const std::int64_t now = clock_.mono_us();
+  const std::lock_guard lock(mutex_);
   // The source first: one that floods must not use up everybody's tokens.
   auto found = table_.find(source);
   if (found == table_.end()) {
@@ -73,10 +73,20 @@ AcceptGate::Verdict AcceptGate::admit(const Source& source) {
 }
 
 void AcceptGate::finished(const Source& source) {
+  const std::lock_guard lock(mutex_);
   const auto found = table_.find(source);  // busy entries are never forgotten
   if (found == table_.end() || found->second->in_flight == 0) return;
   --found->second->in_flight;
   --in_flight_;
+}
+
+std::uint32_t AcceptGate::in_flight() const {
+  const std::lock_guard lock(mutex_);
+  return in_flight_;
+}
+std::size_t AcceptGate::sources() const {
+  const std::lock_guard lock(mutex_);
+  return table_.size();
 }
 
 // ---- Acceptor --------------------------------------------------------------
@@ -120,10 +130,17 @@ struct Acceptor::Impl {
       : loop(l),
         options(std::move(o)),
         on_stream(std::make_shared<OnStream>(std::move(cb))),
-        gate(options.limits, l.clock()) {}
+        gate(options.gate != nullptr ? options.gate
+                                     : std::make_shared<AcceptGate>(options.limits, l.clock())) {}
+
+  ~Impl() {
+    for (const auto& p : pending) gate->finished(p.stream->remote().source_key());
+  }
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
 
   void accept(loop::Fd fd, const loop::Address& peer) {
-    const auto verdict = gate.admit(peer.source_key());
+    const auto verdict = gate->admit(peer.source_key());
     if (verdict != AcceptGate::Verdict::kAdmit) {
       ++counters.refused_limit;
       log::warn("connection refused by limit", {{"listener", options.name},
@@ -134,7 +151,7 @@ struct Acceptor::Impl {
     ++counters.accepted;
     auto session = Session::on_fd(options.context, fd.get());
     if (!session) {
-      gate.finished(peer.source_key());
+      gate->finished(peer.source_key());
       ++counters.failed_other;
       log::error("TLS session cannot be made",
                  {{"listener", options.name}, {"reason", session.error().text()}});
@@ -150,7 +167,7 @@ struct Acceptor::Impl {
 
   void established(std::list<Pending>::iterator it) {
     auto stream = std::move(it->stream);
-    gate.finished(stream->remote().source_key());
+    gate->finished(stream->remote().source_key());
     pending.erase(it);
     ++counters.established;
     const auto callback = on_stream;  // outlives a callback that destroys us
@@ -171,14 +188,14 @@ struct Acceptor::Impl {
                                    {"code", bad ? bad->code() : why.code()},
                                    {"reason", bad ? bad->context() : why.context()},
                                    {"alert_sent", session.alert_sent()}});
-    gate.finished(it->stream->remote().source_key());
+    gate->finished(it->stream->remote().source_key());
     pending.erase(it);
   }
 
   loop::Loop& loop;
   AcceptorOptions options;
   std::shared_ptr<OnStream> on_stream;
-  AcceptGate gate;
+  std::shared_ptr<AcceptGate> gate;
   AcceptorCounters counters;
   std::list<Pending> pending;
   std::unique_ptr<loop::Listener> listener;
@@ -192,11 +209,12 @@ Result<std::unique_ptr<Acceptor>> Acceptor::create(loop::Loop& loop, AcceptorOpt
   if (options.context == nullptr || options.context->options().side != Side::kServer)
     return fail(Errc::kConfig, "a listener needs a server context", Source::kConfig);
   auto impl = std::make_unique<Impl>(loop, std::move(options), std::move(on_stream));
-  TRY_ASSIGN(impl->listener,
-             loop::Listener::tcp(loop, impl->options.host, impl->options.port,
+  TRY_ASSIGN(impl->listener, loop::Listener::tcp(
+                                 loop, impl->options.host, impl->options.port,
                                  [i = impl.get()](loop::Fd fd, const loop::Address& peer) {
                                    i->accept(std::move(fd), peer);
-                                 }));
+                                 },
+                                 impl->options.listen));
   return std::unique_ptr<Acceptor>(new Acceptor(std::move(impl)));
 }
 
@@ -210,7 +228,7 @@ const AcceptorCounters& Acceptor::counters() const {
   return impl_->counters;
 }
 std::uint32_t Acceptor::handshakes_in_flight() const {
-  return impl_->gate.in_flight();
+  return impl_->gate->in_flight();
 }
 
 }  // namespace sally::tls

@@ -6,6 +6,7 @@
 #include <functional>
 #include <list>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <unordered_map>
 
@@ -13,6 +14,7 @@
 #include "base/error.h"
 #include "loop/fd.h"
 #include "loop/loop.h"
+#include "loop/net.h"
 #include "tls/context.h"
 #include "tls/stream.h"
 
@@ -30,8 +32,9 @@ struct AcceptLimits {
   StreamLimits stream;
 };
 
-/// Token buckets and counts in front of handshakes: pure. Owned by an Acceptor; one thread.
-/// Never fails; when its table is full of busy sources it refuses new ones.
+/// Token buckets and counts in front of handshakes. Owned by an Acceptor, or by several that share
+/// the limits; any thread (a lock beside a handshake costs nothing). Never fails; when its table is
+/// full of busy sources it refuses new ones.
 class AcceptGate {
  public:
   enum class Verdict : std::uint8_t {
@@ -47,8 +50,8 @@ class AcceptGate {
   /// kAdmit must be followed by one `finished`.
   Verdict admit(const Source& source);
   void finished(const Source& source);
-  [[nodiscard]] std::uint32_t in_flight() const { return in_flight_; }
-  [[nodiscard]] std::size_t sources() const { return table_.size(); }
+  [[nodiscard]] std::uint32_t in_flight() const;
+  [[nodiscard]] std::size_t sources() const;
 
  private:
   struct Bucket {
@@ -67,8 +70,9 @@ class AcceptGate {
     std::size_t operator()(const Source& s) const noexcept;
   };
   bool make_room();
-  AcceptLimits limits_;
+  const AcceptLimits limits_;
   const Clock& clock_;
+  mutable std::mutex mutex_;  // all below
   Bucket total_;
   std::uint32_t in_flight_ = 0;
   Order order_;
@@ -80,6 +84,9 @@ struct AcceptorOptions {
   std::uint16_t port = 0;
   std::shared_ptr<const Context> context;
   AcceptLimits limits;
+  /// Shared with other listeners: what is admitted counts for all of them; null = one of its own.
+  std::shared_ptr<AcceptGate> gate = nullptr;
+  loop::ListenOptions listen = {};
   std::string name = "tls";  ///< in log lines
 };
 struct AcceptorCounters {

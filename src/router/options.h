@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/text.h"
+#include "crypto/certificate.h"
+#include "crypto/key.h"
+#include "trust/trust.h"
+
+namespace sally::router {
+
+inline constexpr unsigned kMaxWorkers = 64;
+
+/// All numbers are of the whole router, however many workers it has.
+struct RouterOptions {
+  std::string state_path;  ///< where the replicated state is kept
+  HostPort listen;         ///< lanes; port 0 = any
+  HostPort controller;
+  std::string network;
+  std::string id;
+  std::vector<crypto::Certificate> chain;  ///< leaf, issuing
+  crypto::SignerPtr key;
+  trust::Anchors anchors;
+  std::int64_t grace_ms = 24LL * 3600 * 1000;  ///< offline grace (docs/wire-protocol.md)
+  std::size_t max_circuits = 100'000;
+  std::size_t max_half_open_per_lane = 64;
+  double dials_per_s = 50;  ///< of one connection; beyond it and its burst: busy
+  double dial_burst = 200;
+  double binds_per_s = 50;  ///< the same; the burst is all a connection may bind
+  /// 1: everything on the caller's loop. More (at most kMaxWorkers): the first one there, each
+  /// other one on a thread of its own. The loop's clock and the Random are then used by all.
+  unsigned workers = 1;
+  /// For tests that choose the worker of a device: each worker listens on a port of its own.
+  bool port_per_worker = false;
+};
+
+}  // namespace sally::router

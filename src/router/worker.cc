@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0
+// A Worker's lanes: who may come, cards, services, binds.
+#include "router/worker.h"
+
+#include <utility>
+
+#include "base/log.h"
+#include "policy/policy.h"
+
+namespace sally::router {
+namespace {
+
+constexpr std::int64_t kUpkeepMs = 5'000;  // how often cards and freshness are looked at
+constexpr std::int64_t kCardRefreshMs = 12LL * 3600 * 1000;
+// A card whose attributes changed may be used this long while the new one is on its way; then its
+// holder may do nothing.
+constexpr std::int64_t kStaleCardMs = 5'000;
+constexpr std::size_t kMaxCards = 100'000;  // of all workers
+
+}  // namespace
+
+Worker::Worker(loop::Loop& loop, Random& random, Shared& shared, unsigned index)
+    : loop_(loop),
+      random_(random),
+      shared_(shared),
+      index_(index),
+      cards_(kMaxCards / shared.options.workers),
+      upkeep_timer_(loop.timers(), [this] { on_upkeep(); }) {}
+
+Worker::~Worker() {
+  *alive_ = false;
+  acceptor_.reset();
+  // Circuits stand on lanes: they go first, quietly, then the lanes.
+  circuits_.clear();
+  hosted_.clear();
+  retired_.clear();
+  lanes_.clear();
+}
+
+Status Worker::listen(const HostPort& at, loop::ListenOptions how) {
+  tls::ContextOptions server{.side = tls::Side::kServer,
+                             .chain = options().chain,
+                             .key = options().key,
+                             .anchors = options().anchors.roots,
+                             .issuing = options().anchors.issuing,
+                             .network = NetworkId(options().network),
+                             .roles = {tls::Role::kDevice},
+                             .alpn = {std::string(lane::kAlpnEdge)},
+                             .peer_certificate = tls::PeerCertificate::kRequired,
+                             .admit = [this](const tls::PeerIdentity& peer) { return admit(peer); },
+                             .clock = &loop_.clock()};
+  TRY_ASSIGN(const auto context, tls::Context::create(std::move(server)));
+  TRY_ASSIGN(acceptor_, tls::Acceptor::create(loop_,
+                                              {.host = at.host,
+                                               .port = at.port,
+                                               .context = context,
+                                               .limits = {},
+                                               .gate = shared_.gate,
+                                               .listen = how,
+                                               .name = "router"},
+                                              [this](std::unique_ptr<tls::Stream> stream) {
+                                                accept(std::move(stream));
+                                              }));
+  upkeep_timer_.arm(kUpkeepMs);
+  return {};
+}
+
+void Worker::event(std::string code, std::string actor, std::string subject, std::string text) {
+  shared_.desk.event(index_, {.time_ms = now_ms(),
+                              .code = std::move(code),
+                              .actor = std::move(actor),
+                              .subject = std::move(subject),
+                              .text = std::move(text)});
+}
+
+// Inside the TLS verify step: whoever is refused here sees the same alert as one with a bad
+// certificate.
+Status Worker::admit(const tls::PeerIdentity& peer) const {
+  if (!state().fresh(now_ms(), options().grace_ms)) {
+    return fail(state().version() == 0 ? Errc::kNoState : Errc::kStale,
+                "the controller was last heard too long ago", Source::kLocal, true);
+  }
+  if (state().serial_revoked(peer.serial()))
+    return fail(Errc::kRevoked, "certificate " + peer.serial());
+  // The credential epoch is the card's; here the standing counts.
+  if (standing_of(peer.id()).standing != wire::Standing::kActive)
+    return fail(Errc::kRevoked, "device " + peer.id());
+  return {};
+}
+
+wire::IdentityState Worker::standing_of(const std::string& id) const {
+  const auto* known = state().identity(id);
+  if (known != nullptr) return *known;
+  // Only identities that are not simply active at epoch 0 are replicated.
+  return {.id = id, .standing = wire::Standing::kActive};
+}
+
+trust::Context Worker::trust_context() const {
+  return {.anchors = options().anchors,
+          .signers = state().signers(),
+          .revocation = &state(),
+          .now_ms = now_ms()};
+}
+
+void Worker::accept(std::unique_ptr<tls::Stream> stream) {
+  auto device = std::make_unique<Device>(options());
+  device->id = stream->peer()->id();
+  lane::LaneOptions how;
+  how.hello.network = options().network;
+  how.hello.epoch = shared_.process_epoch;
+  how.hello.software = "sally-router/" SALLY_VERSION;
+  how.tell_time = true;
+  device->lane =
+      std::make_unique<lane::Lane>(loop_, pool_, std::move(stream), *this, std::move(how));
+  lanes_.emplace(device->lane.get(), std::move(device));
+  shared_.lanes.fetch_add(1, std::memory_order_relaxed);
+}
+
+Worker::Device* Worker::find(const lane::Lane& lane) const {
+  const auto it = lanes_.find(&lane);
+  return it == lanes_.end() ? nullptr : it->second.get();
+}
+
+std::size_t Worker::labels() const {
+  std::size_t n = 0;
+  for (const auto& [lane, device] : lanes_) n += lane->circuits();
+  return n;
+}
+
+void Worker::on_lane_up(lane::Lane& lane, const wire::Hello& peer) {
+  Device& device = *find(lane);
+  log::info("router.device_up", {{"device", device.id},
+                                 {"from", lane.remote().str()},
+                                 {"serial", lane.peer().serial()},
+                                 {"group", lane.session().group()}});
+  push_routers(device);
+  // The newest card wins: the one from our own state, else what the device carries, else the
+  // controller's.
+  if (const auto* cached = cards_.find(device.id, now_ms(), state());
+      cached != nullptr && use_card(device, Bytes(cached->envelope)))
+    return;
+  if (!peer.card.empty() && use_card(device, peer.card)) return;
+  ask_card(device);
+}
+
+void Worker::push_routers(Device& device) {
+  wire::Routers routers;
+  for (const auto& [id, router] : state().routers()) routers.entries.push_back(router);
+  device.lane->send_control({std::move(routers)});
+}
+
+bool Worker::use_card(Device& device, const Bytes& envelope) {
+  auto card = trust::verify_card(envelope, trust_context());
+  if (!card || (*card)->id != device.id) {
+    log::info("router.card_refused",
+              {{"device", device.id},
+               {"why", card ? std::string("it names another device") : card.error().text()}});
+    return false;
+  }
+  if ((*card)->attr_epoch < standing_of(device.id).attr_epoch) return false;
+  cards_.put(*card, envelope);
+  device.card.emplace(std::move(*card));
+  device.card_envelope = envelope;
+  device.stale_since_ms = 0;
+  push_services(device);  // first: it brings the signers that vouch for the card
+  device.lane->send_control({wire::CardUpdate{.card = device.card_envelope}});
+  return true;
+}
+
+void Worker::on_card_reply(const wire::CardReply& reply) {
+  bool changed = false;
+  for (auto& [lane, device] : lanes_) {
+    if (device->id != reply.id || !lane->up()) continue;
+    const bool had = device->card.has_value();
+    changed |= use_card(*device, reply.card) && had;
+  }
+  // A first card takes nothing away.
+  if (changed) enforce();
+}
+
+bool Worker::may_dial(const Device& device, const std::string& service) const {
+  const auto* known = state().service(service, now_ms());
+  return known != nullptr && device.card &&
+         policy::may_dial(trust::subject(**device.card), known->record.dial);
+}
+
+bool Worker::may_bind(const Device& device, const std::string& service) const {
+  const auto* known = state().service(service, now_ms());
+  return known != nullptr && device.card &&
+         policy::may_bind(trust::subject(**device.card), known->record.bind);
+}
+
+void Worker::push_services(Device& device) {
+  wire::Services services;
+  for (const auto& [id, service] : state().services()) {
+    const bool dial = may_dial(device, id);
+    const bool bind = may_bind(device, id);
+    if (dial || bind)
+      services.entries.push_back({.record = service.envelope, .dial = dial, .bind = bind});
+  }
+  services.signers = state().signers().chains();
+  const wire::Control message{std::move(services)};
+  const auto hash = trust::hash_of(wire::encode(message));
+  if (device.services_sent && hash == device.services_hash) return;
+  device.services_hash = hash;
+  device.services_sent = true;
+  device.lane->send_control(message);
+}
+
+void Worker::on_lane_control(lane::Lane& lane, wire::Control&& message) {
+  Device& device = *find(lane);
+  if (const auto* bind = std::get_if<wire::Bind>(&message.member)) return on_bind(device, *bind);
+  if (const auto* unbind = std::get_if<wire::Unbind>(&message.member)) {
+    if (shared_.terminators.remove(unbind->service, unbind->instance, lane))
+      shared_.desk.report_terminators(index_);
+    return;
+  }
+  lane.close(Error(lane::Errc::kProtocol, "a message that a device does not send"));
+}
+
+void Worker::on_bind(Device& device, const wire::Bind& bind) {
+  const auto reply = [&](wire::SetupCode code, std::string terminator = {}) {
+    device.lane->send_control({wire::BindReply{
+        .request = bind.request, .code = code, .text = {}, .terminator = std::move(terminator)}});
+  };
+  const auto refuse = [&](wire::SetupCode code, const std::string& why) {
+    log::warn("router.bind_refused",
+              {{"device", device.id}, {"service", bind.service}, {"why", why}});
+    event("router.bind_denied", device.id, bind.service, why);
+    reply(code);
+  };
+  // Before anything that costs, and before the event: a proof is a signature to verify.
+  if (!device.binds.take(loop_.clock().mono_us())) return reply(wire::SetupCode::kBusy);
+  const wire::BindProof expected{.network = options().network,
+                                 .service = bind.service,
+                                 .instance = bind.instance,
+                                 .router = options().id,
+                                 .time_ms = 0};
+  if (const Status s = trust::verify_bind_proof(
+          bind.proof, expected, device.lane->peer().leaf().public_key(), trust_context());
+      !s) {
+    return refuse(wire::SetupCode::kInvalid, s.error().text());
+  }
+  if (!state().fresh(now_ms(), options().grace_ms))
+    return refuse(wire::SetupCode::kNoPath, "past the offline grace");
+  if (!may_bind(device, bind.service))
+    return refuse(wire::SetupCode::kNoService, "unknown or not granted");
+  wire::Terminator record{.id = random_.hex(8),
+                          .service = bind.service,
+                          .device = device.id,
+                          .instance = bind.instance,
+                          .router = options().id,
+                          .since_ms = now_ms(),
+                          .proof = bind.proof,
+                          .leaf = device.lane->peer().leaf().der(),
+                          .issuing = device.lane->peer().issuer().der(),
+                          .cost = bind.cost,
+                          .precedence = bind.precedence};
+  const auto id = shared_.terminators.put(std::move(record), index_, *device.lane);
+  if (!id) return refuse(wire::SetupCode::kBusy, "too many bindings on one connection");
+  log::info("router.bound",
+            {{"device", device.id}, {"service", bind.service}, {"terminator", *id}});
+  reply(wire::SetupCode::kNone, *id);
+  shared_.desk.report_terminators(index_);
+}
+
+void Worker::on_lane_down(lane::Lane& lane, const Error& why) {
+  const auto it = lanes_.find(&lane);
+  const std::unique_ptr<Device> device = std::move(it->second);
+  lanes_.erase(it);
+  shared_.lanes.fetch_sub(1, std::memory_order_relaxed);
+  log::info("router.device_down", {{"device", device->id}, {"why", why.text()}});
+  if (shared_.terminators.remove_lane(lane)) shared_.desk.report_terminators(index_);
+  // Set-ups of this dialer that no host has answered: nobody waits any more.
+  std::vector<Circuit*> orphans;
+  for (auto& [id, entry] : circuits_) {
+    if (entry.opening != nullptr && entry.opening->dialer == device.get())
+      orphans.push_back(entry.circuit.get());
+  }
+  for (Circuit* circuit : orphans) {
+    end_attempt(*circuit, wire::ResetCode::kLaneLost);
+    retire(*circuit);
+  }
+}
+
+void Worker::on_upkeep() {
+  const std::int64_t now = now_ms();
+  bool dropped = false;
+  for (auto& [lane, device] : lanes_) {
+    if (!lane->up()) continue;
+    if (device->card && (*device->card)->not_after_ms <= now) {
+      log::warn("router.card_expired", {{"device", device->id}});
+      device->card.reset();
+      dropped = true;
+    }
+    if (device->card && device->stale_since_ms != 0 &&
+        now - device->stale_since_ms > kStaleCardMs) {
+      log::warn("router.card_stale", {{"device", device->id}});
+      device->card.reset();
+      dropped = true;
+    }
+    if (!device->card || device->stale_since_ms != 0 ||
+        (*device->card)->not_after_ms - now < kCardRefreshMs)
+      ask_card(*device);
+  }
+  if (dropped) enforce();
+  upkeep_timer_.arm(kUpkeepMs);
+}
+
+}  // namespace sally::router

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/chunk.h"
+#include "base/random.h"
+#include "base/token_bucket.h"
+#include "lane/lane.h"
+#include "replica/cards.h"
+#include "replica/replica.h"
+#include "router/circuit.h"
+#include "router/circuit_registry.h"
+#include "router/crossing.h"
+#include "router/errors.h"
+#include "router/options.h"
+#include "router/terminators.h"
+#include "tls/acceptor.h"
+#include "trust/circuit.h"
+#include "trust/records.h"
+
+namespace sally::router {
+
+/// What a worker asks of its router. Any worker's thread; `worker` is the caller's index.
+class Desk {
+ public:
+  virtual ~Desk() = default;
+  /// The controller's answer comes to on_card_reply of all workers; none comes while it is away.
+  virtual void ask_card(unsigned worker, std::string id) = 0;
+  /// The list of terminators has changed.
+  virtual void report_terminators(unsigned worker) = 0;
+  /// For the controller's audit; dropped when too many wait.
+  virtual void event(unsigned worker, wire::Event event) = 0;
+};
+
+/// What the workers of a router share. Owner: the router. Thread: any. See its parts.
+struct Shared {
+  Shared(RouterOptions o, const Clock& clock, Desk& d)
+      : options(std::move(o)),
+        circuits(options.max_circuits),
+        gate(std::make_shared<tls::AcceptGate>(tls::AcceptLimits{}, clock)),
+        desk(d) {}
+  const RouterOptions options;
+  wire::ProcessEpoch process_epoch{};
+  CircuitRegistry circuits;
+  Terminators terminators;
+  std::shared_ptr<tls::AcceptGate> gate;
+  std::atomic<std::size_t> lanes{0};
+  std::atomic<std::size_t> hosted{0};     ///< hosting halves of circuits between workers
+  std::vector<CrossingInbox*> crossings;  ///< by worker; complete before the first one runs
+  Desk& desk;
+};
+
+/// The data plane of one core: a listener, lanes of devices, what is theirs of circuits, policy
+/// from the replicated state. Owner: the Router. Thread: its loop's. Failure: a misbehaving peer
+/// loses its lane.
+class Worker final : public lane::LaneOwner, public CircuitOwner {
+ public:
+  Worker(loop::Loop& loop, Random& random, Shared& shared, unsigned index);
+  ~Worker() override;
+  /// Before its thread runs, with a state.
+  Status listen(const HostPort& at, loop::ListenOptions how);
+  [[nodiscard]] loop::Address address() const { return acceptor_->address(); }
+  /// In use on all lanes, those that drain included.
+  [[nodiscard]] std::size_t labels() const;
+
+  // From the router
+  /// With `enforce`, everything that lives is held against it. Returns the circuits cut.
+  std::uint64_t take_state(replica::StatePtr state, bool enforce, bool routers_changed);
+  void on_card_reply(const wire::CardReply& reply);
+  /// The controller is there again: what it was not asked is asked now.
+  void ask_missing_cards();
+  /// From another worker; see Crossing.
+  void on_crossing(const CrossingPtr& crossing);
+
+  // lane::LaneOwner
+  void on_lane_up(lane::Lane& lane, const wire::Hello& peer) override;
+  void on_lane_control(lane::Lane& lane, wire::Control&& message) override;
+  void on_lane_setup(lane::Lane& lane, std::uint32_t label, ByteView payload) override;
+  void on_lane_down(lane::Lane& lane, const Error& why) override;
+
+  // CircuitOwner
+  Status on_circuit_answer(Circuit& circuit, ByteView payload) override;
+  void on_circuit_refused(Circuit& circuit, const wire::SetupErr& err) override;
+  void on_circuit_over(Circuit& circuit, const wire::Reset& reset) override;
+
+ private:
+  /// A device's connection.
+  struct Device {
+    explicit Device(const RouterOptions& o)
+        : dials(o.dials_per_s, o.dial_burst),
+          binds(o.binds_per_s, static_cast<double>(Terminators::kMaxPerLane)) {}
+    std::unique_ptr<lane::Lane> lane;
+    std::string id;
+    std::optional<trust::VerifiedCard> card;  ///< none yet, or dropped as stale
+    Bytes card_envelope;
+    std::int64_t stale_since_ms = 0;  ///< the card's attributes are older than the state says
+    wire::Hash services_hash{};       ///< of what was pushed last
+    bool services_sent = false;
+    std::size_t half_open = 0;
+    TokenBucket dials;
+    TokenBucket binds;
+  };
+  /// From SETUP to SETUP_OK, at the dialer's worker.
+  struct Opening {
+    Bytes setup_bytes;
+    wire::Setup setup;
+    Device* dialer = nullptr;
+    std::uint32_t label = 0;  ///< the dialer's return label
+    std::uint32_t attempt = 0;
+    std::vector<Candidate> candidates;  ///< best last
+    Candidate host;                     ///< of the current attempt
+    wire::SetupErr last;                ///< what the dialer hears when no candidate is left
+    std::unique_ptr<loop::Timer> timer;
+  };
+  struct Entry {
+    std::unique_ptr<Circuit> circuit;
+    std::unique_ptr<Opening> opening;      ///< null once open
+    std::shared_ptr<TerminatorLoad> load;  ///< once open
+  };
+  /// The hosting half of a circuit whose dialer is another worker's.
+  struct Hosted {
+    std::unique_ptr<Circuit> circuit;
+    Crossing::Order order;
+    Candidate host;
+  };
+
+  [[nodiscard]] const RouterOptions& options() const { return shared_.options; }
+  [[nodiscard]] const replica::State& state() const { return *state_; }
+  [[nodiscard]] std::int64_t now_ms() const { return loop_.clock().unix_ms(); }
+  [[nodiscard]] trust::Context trust_context() const;
+  [[nodiscard]] Device* find(const lane::Lane& lane) const;
+  void event(std::string code, std::string actor, std::string subject, std::string text);
+  // worker.cc: lanes, cards, services, binds
+  void accept(std::unique_ptr<tls::Stream> stream);
+  [[nodiscard]] Status admit(const tls::PeerIdentity& peer) const;
+  [[nodiscard]] wire::IdentityState standing_of(const std::string& id) const;
+  void push_routers(Device& device);
+  bool use_card(Device& device, const Bytes& envelope);
+  void ask_card(const Device& device) { shared_.desk.ask_card(index_, device.id); }
+  void push_services(Device& device);
+  void on_bind(Device& device, const wire::Bind& bind);
+  [[nodiscard]] bool may_bind(const Device& device, const std::string& service) const;
+  [[nodiscard]] bool may_dial(const Device& device, const std::string& service) const;
+  void on_upkeep();
+  // enforce.cc: what the state cuts
+  std::uint64_t enforce();
+  std::uint64_t enforce_devices();
+  std::uint64_t enforce_circuits();
+  std::uint64_t enforce_hosted();
+  // dialing.cc: set-ups and circuits, from the dialer's side
+  [[nodiscard]] std::optional<wire::SetupCode> begin(Device& device, std::uint32_t label,
+                                                     ByteView payload, wire::SetupErr& err);
+  void try_next(Entry& entry);
+  [[nodiscard]] bool may_ask(const Candidate& host) const;
+  /// False: the next one.
+  [[nodiscard]] bool ask_host_here(Entry& entry, Bytes route, std::uint32_t attempt);
+  void ask_host_beyond(Entry& entry, Bytes route, std::uint32_t attempt);
+  void open(Entry& entry, ByteView sealed_answer);
+  void give_up(Entry& entry);
+  /// The asked host's side, wherever it is, ends; the circuit may try another one.
+  static void end_attempt(Circuit& circuit, wire::ResetCode code);
+  void end_circuit(Circuit& circuit, wire::ResetCode code, const std::string& text);
+  void retire(Circuit& circuit);
+  void bury(std::unique_ptr<Circuit> circuit);
+  // hosting.cc: the host's side, and circuits between workers
+  struct Sealed {
+    wire::SetupCode code = wire::SetupCode::kNone;  ///< kNone: `answer` is good
+    Bytes answer;
+  };
+  /// An error is the host's fault.
+  Result<Sealed> seal_answer(Circuit& circuit, ByteView payload, std::uint32_t epoch,
+                             std::uint32_t attempt, const Candidate& asked);
+  void on_dialing_mail(const CrossingPtr& crossing, Crossing::Mail& mail);
+  void on_hosting_mail(const CrossingPtr& crossing, Crossing::Mail& mail);
+  void ask_host_for(const CrossingPtr& crossing, Crossing::Order order);
+  Status on_hosted_answer(Hosted& hosted, ByteView payload);
+  void on_hosted_refused(Hosted& hosted, const wire::SetupErr& err);
+  void refuse_hosted(Hosted& hosted, wire::SetupCode code);
+  void on_hosted_over(Hosted& hosted, const wire::Reset& reset);
+  void end_side(Circuit& circuit, HopSide& side, const wire::Reset& reset);
+  void retire_hosted(Hosted& hosted);
+
+  loop::Loop& loop_;
+  Random& random_;
+  Shared& shared_;
+  const unsigned index_;
+  ChunkPool pool_;
+  replica::StatePtr state_;
+  replica::CardCache cards_;
+  std::unique_ptr<tls::Acceptor> acceptor_;
+  std::map<const lane::Lane*, std::unique_ptr<Device>> lanes_;
+  std::unordered_map<CircuitId, Entry> circuits_;
+  std::unordered_map<const Crossing*, Hosted> hosted_;
+  Crossing::Mail mail_;                            // taken from a slot, reused
+  std::vector<std::unique_ptr<Circuit>> retired_;  // freed at the end of the turn
+  std::vector<Circuit*> path_down_;                // of those: told in one batch per lane
+  bool cleanup_scheduled_ = false;
+  loop::Timer upkeep_timer_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace sally::router
