@@ -33,8 +33,8 @@ struct RouterOptions {
   /// 1: everything on the caller's loop. More (at most kMaxWorkers): the first one there, each
   /// other one on a thread of its own. The loop's clock and the Random are then used by all.
   unsigned workers = 1;
-  /// For tests that choose the worker of a device: each worker listens on a port of its own.
-  bool port_per_worker = false;
+  /// For tests that choose the worker of a device: a port for each worker (0 = any), none shared.
+  std::vector<std::uint16_t> own_ports;
 };
 
 }  // namespace sally::router

@@ -106,8 +106,10 @@ Status Router::start() {
 
 Status Router::listen() {
   HostPort at = options_.listen;
-  const bool share = seats_.size() > 1 && !options_.port_per_worker;
+  const auto& own = options_.own_ports;
+  const bool share = seats_.size() > 1 && own.empty();
   for (unsigned i = 0; i < seats_.size(); ++i) {
+    if (i < own.size()) at.port = own[i];
     TRY(seats_[i].worker->listen(at, {.reuse_port = share, .first = share && i == 0}));
     if (share) at.port = seats_[0].worker->address().port;
   }

@@ -29,7 +29,7 @@ class Router final : public ControlHandler, public Desk {
   /// Loads the state, listens, connects to the controller. kBind where another process listens on
   /// the address, however many workers either of us has.
   Status start();
-  /// Of one worker; they share it unless `port_per_worker`.
+  /// Of one worker; they share it unless they have `own_ports`.
   [[nodiscard]] std::uint16_t port(unsigned worker = 0) const {
     return seats_[worker].worker->address().port;
   }

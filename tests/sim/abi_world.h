@@ -35,7 +35,7 @@ class AbiWorld : public ::testing::Test {
                                 .role = crypto::Role::kDevice,
                                 .id = id,
                                 .name = id,
-                                .routers = {"127.0.0.1:" + std::to_string(world.router_port)},
+                                .routers = {"127.0.0.1:" + std::to_string(world.ports[0])},
                                 .card = {}};
         if (!identity::save(file, world.dir + "/" + id + ".json")) std::abort();
       }

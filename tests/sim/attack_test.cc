@@ -15,7 +15,7 @@ namespace {
 
 using wire::SetupCode;
 
-class AttackTest : public ::testing::Test {
+class AttackTest : public ::testing::TestWithParam<unsigned> {
  protected:
   AttackTest() {
     world.controller.put_device("host", {"servers"});
@@ -60,7 +60,7 @@ class AttackTest : public ::testing::Test {
     return *r ? "ok" : std::string((*r).error().code());
   }
 
-  World world;
+  World world{GetParam()};
   TestHost server;
   std::unique_ptr<Device> host;
   std::unique_ptr<Device> pump;
@@ -68,7 +68,7 @@ class AttackTest : public ::testing::Test {
   bool may_lose_lanes = false;
 };
 
-TEST_F(AttackTest, ASetupWithAnyFieldChangedAfterTheProofIsInvalid) {
+TEST_P(AttackTest, ASetupWithAnyFieldChangedAfterTheProofIsInvalid) {
   bring_up_host();
   const auto m = raw("mallory");
   const auto other = world.pki.leaf(crypto::Role::kDevice, "pump");
@@ -121,7 +121,7 @@ TEST_F(AttackTest, ASetupWithAnyFieldChangedAfterTheProofIsInvalid) {
   m->ends.clear();
 }
 
-TEST_F(AttackTest, ASetupWithAnyFieldTooLongIsInvalid) {
+TEST_P(AttackTest, ASetupWithAnyFieldTooLongIsInvalid) {
   bring_up_host();
   const auto mallory = raw("mallory");
   const std::vector<std::function<void(wire::Setup&)>> longer{
@@ -137,7 +137,7 @@ TEST_F(AttackTest, ASetupWithAnyFieldTooLongIsInvalid) {
   EXPECT_EQ(mallory->open(mallory->sealed(mallory->setup("s-1"))), SetupCode::kNone);
 }
 
-TEST_F(AttackTest, AReplayedSetupIsInvalidWhileOpenAndAfter) {
+TEST_P(AttackTest, AReplayedSetupIsInvalidWhileOpenAndAfter) {
   bring_up_host();
   auto m = raw("mallory");
   const auto s = m->sealed(m->setup("s-1"));
@@ -151,7 +151,7 @@ TEST_F(AttackTest, AReplayedSetupIsInvalidWhileOpenAndAfter) {
   EXPECT_EQ(guest->open(s), SetupCode::kInvalid);
 }
 
-TEST_F(AttackTest, SixtyFourHalfOpenSetupsThenBusy) {
+TEST_P(AttackTest, SixtyFourHalfOpenSetupsThenBusy) {
   bring_up_pump();
   auto silent = raw("host");
   ASSERT_EQ(silent->bind("s-1"), SetupCode::kNone);
@@ -175,7 +175,7 @@ TEST_F(AttackTest, SixtyFourHalfOpenSetupsThenBusy) {
   EXPECT_TRUE(silent->alive());
 }
 
-TEST_F(AttackTest, AFloodOfDialsIsBusyAndHurtsNobody) {
+TEST_P(AttackTest, AFloodOfDialsIsBusyAndHurtsNobody) {
   bring_up_host();
   bring_up_pump();
   auto m = raw("mallory");
@@ -198,7 +198,7 @@ TEST_F(AttackTest, AFloodOfDialsIsBusyAndHurtsNobody) {
   server.streams.clear();
 }
 
-TEST_F(AttackTest, BindNeedsAGrantAndTheProofOfThisDevice) {
+TEST_P(AttackTest, BindNeedsAGrantAndTheProofOfThisDevice) {
   bring_up_host();
   bring_up_pump();
   auto guest = raw("guest");
@@ -226,7 +226,7 @@ TEST_F(AttackTest, BindNeedsAGrantAndTheProofOfThisDevice) {
   server.streams.clear();
 }
 
-TEST_F(AttackTest, AHostThatAnswersWithAnothersCardLosesItsLane) {
+TEST_P(AttackTest, AHostThatAnswersWithAnothersCardLosesItsLane) {
   bring_up_pump();
   auto guest = raw("guest");
   auto m = raw("mallory");
@@ -236,7 +236,7 @@ TEST_F(AttackTest, AHostThatAnswersWithAnothersCardLosesItsLane) {
   EXPECT_TRUE(world.until([&] { return m->down.has_value(); }));
 }
 
-TEST_F(AttackTest, NobodyPosesAsAHostWithAnotherCertificate) {
+TEST_P(AttackTest, NobodyPosesAsAHostWithAnotherCertificate) {
   bring_up_pump();
   auto guest = raw("guest");
   auto m = raw("mallory");
@@ -250,14 +250,14 @@ TEST_F(AttackTest, NobodyPosesAsAHostWithAnotherCertificate) {
   EXPECT_TRUE(m->alive());
 }
 
-TEST_F(AttackTest, ACircuitSplicedToAnotherServiceIsRefusedByTheHost) {
+TEST_P(AttackTest, ACircuitSplicedToAnotherServiceIsRefusedByTheHost) {
   bring_up_host();
   auto m = raw("mallory");
   EXPECT_EQ(m->open(m->sealed(m->setup("s-1", "s-2"))), SetupCode::kInvalid);
   EXPECT_TRUE(server.callers.empty());
 }
 
-TEST_F(AttackTest, FinWithoutCloseNotifyIsACutAndNotAnEnd) {
+TEST_P(AttackTest, FinWithoutCloseNotifyIsACutAndNotAnEnd) {
   bring_up_host();
   auto m = raw("mallory");
   ASSERT_EQ(m->open(m->sealed(m->setup("s-1"))), SetupCode::kNone);
@@ -273,7 +273,7 @@ TEST_F(AttackTest, FinWithoutCloseNotifyIsACutAndNotAnEnd) {
   EXPECT_TRUE(world.until([&] { return end.reset.has_value(); }));
 }
 
-TEST_F(AttackTest, AHostileEndCannotCostTheVictimItsLane) {
+TEST_P(AttackTest, AHostileEndCannotCostTheVictimItsLane) {
   bring_up_host();
   auto m = raw("mallory");
   const auto opened = [&]() -> RawEnd& {
@@ -337,7 +337,7 @@ class SlowHost final : public sdk::Host {
   int opened = 0;
 };
 
-TEST_F(AttackTest, AWelcomedCallerThatIsLostIsToldToTheHost) {
+TEST_P(AttackTest, AWelcomedCallerThatIsLostIsToldToTheHost) {
   SlowHost slow;
   host = world.device("host");
   binding = host->engine->bind("plant-mqtt", 0, slow);
@@ -355,12 +355,12 @@ TEST_F(AttackTest, AWelcomedCallerThatIsLostIsToldToTheHost) {
   slow.waiting[1](std::nullopt);
   EXPECT_TRUE(world.until([&] { return slow.gone == 2; }));
   EXPECT_EQ(slow.opened, 0);
-  world.start_router(world.router_port);
+  world.start_router();
   EXPECT_TRUE(world.until([&] { return host->engine->online(); }));
   host.reset();
 }
 
-TEST_F(AttackTest, UnbindingAnswersWhoWaits) {
+TEST_P(AttackTest, UnbindingAnswersWhoWaits) {
   SlowHost slow;
   host = world.device("host");
   binding = host->engine->bind("plant-mqtt", 0, slow);
@@ -374,7 +374,7 @@ TEST_F(AttackTest, UnbindingAnswersWhoWaits) {
   slow.waiting[0](std::nullopt);
 }
 
-TEST_F(AttackTest, AFinishedCircuitGoesWithItsEngineWhenThePeerNeverEnds) {
+TEST_P(AttackTest, AFinishedCircuitGoesWithItsEngineWhenThePeerNeverEnds) {
   bring_up_host();
   bring_up_pump();
   auto r = world.dial(*pump, "plant-mqtt");
@@ -388,7 +388,7 @@ TEST_F(AttackTest, AFinishedCircuitGoesWithItsEngineWhenThePeerNeverEnds) {
   pump.reset();  // the leak checker sees to the rest
 }
 
-TEST_F(AttackTest, ASuspendedDeviceIsRefusedAndAResumedOneAccepted) {
+TEST_P(AttackTest, ASuspendedDeviceIsRefusedAndAResumedOneAccepted) {
   bring_up_host();
   bring_up_pump();
   const auto stand = [&](wire::Standing s) {
@@ -405,7 +405,7 @@ TEST_F(AttackTest, ASuspendedDeviceIsRefusedAndAResumedOneAccepted) {
   EXPECT_EQ(dial_code(), "ok");
 }
 
-TEST_F(AttackTest, CardsAndRecordsOfAWrongSignerAreNotBelieved) {
+TEST_P(AttackTest, CardsAndRecordsOfAWrongSignerAreNotBelieved) {
   bring_up_host();
   const wire::Card forged{.network = world.pki.network,
                           .id = "guest",
@@ -429,7 +429,7 @@ TEST_F(AttackTest, CardsAndRecordsOfAWrongSignerAreNotBelieved) {
   }
 }
 
-TEST_F(AttackTest, AControllerThatRollsBackIsNotFollowed) {
+TEST_P(AttackTest, AControllerThatRollsBackIsNotFollowed) {
   bring_up_host();
   bring_up_pump();
   auto guest = raw("guest");
@@ -447,7 +447,7 @@ TEST_F(AttackTest, AControllerThatRollsBackIsNotFollowed) {
   world.until([] { return false; }, 20);
 }
 
-TEST_F(AttackTest, AServiceThatIsNotEndToEndTlsIsRefusedByBoth) {
+TEST_P(AttackTest, AServiceThatIsNotEndToEndTlsIsRefusedByBoth) {
   bring_up_pump();
   auto m = raw("mallory");
   EXPECT_EQ(dial_code("foreign"), "sally.verify");
@@ -456,7 +456,7 @@ TEST_F(AttackTest, AServiceThatIsNotEndToEndTlsIsRefusedByBoth) {
   EXPECT_EQ(m->open(m->sealed(m->setup("s-4"))), SetupCode::kInvalid);
 }
 
-TEST_F(AttackTest, TheNextHostIsTriedWhenOneRefusesOrDies) {
+TEST_P(AttackTest, TheNextHostIsTriedWhenOneRefusesOrDies) {
   bring_up_host();
   bring_up_pump();
   auto m = raw("mallory");
@@ -479,7 +479,7 @@ TEST_F(AttackTest, TheNextHostIsTriedWhenOneRefusesOrDies) {
   server.streams.clear();
 }
 
-TEST_F(AttackTest, AHostLaneThatDiesDuringOpeningEndsTheDialAtOnce) {
+TEST_P(AttackTest, AHostLaneThatDiesDuringOpeningEndsTheDialAtOnce) {
   bring_up_pump();
   auto m = raw("mallory");
   ASSERT_EQ(m->bind("s-1"), SetupCode::kNone);
@@ -489,7 +489,7 @@ TEST_F(AttackTest, AHostLaneThatDiesDuringOpeningEndsTheDialAtOnce) {
   EXPECT_LT(now_ms() - start, 2'000);
 }
 
-TEST_F(AttackTest, AHostThatLosesItsGrantDuringOpeningIsLeftForAnother) {
+TEST_P(AttackTest, AHostThatLosesItsGrantDuringOpeningIsLeftForAnother) {
   host = world.device("host");
   binding = host->engine->bind("plant-mqtt", 1'000, server);
   ASSERT_TRUE(world.until([&] { return !host->engine->binding_error(binding); }));
@@ -506,7 +506,7 @@ TEST_F(AttackTest, AHostThatLosesItsGrantDuringOpeningIsLeftForAnother) {
   server.streams.clear();
 }
 
-TEST_F(AttackTest, AControllerThatNeverAnswersCardRequests) {
+TEST_P(AttackTest, AControllerThatNeverAnswersCardRequests) {
   bring_up_host();
   world.controller.silent = true;
   pump = world.device("pump");
@@ -517,7 +517,7 @@ TEST_F(AttackTest, AControllerThatNeverAnswersCardRequests) {
   world.controller.silent = false;
 }
 
-TEST_F(AttackTest, DataBeforeTheAnswerCostsTheHostItsLane) {
+TEST_P(AttackTest, DataBeforeTheAnswerCostsTheHostItsLane) {
   bring_up_pump();
   auto m = raw("mallory");
   ASSERT_EQ(m->bind("s-1"), SetupCode::kNone);
@@ -530,7 +530,7 @@ TEST_F(AttackTest, DataBeforeTheAnswerCostsTheHostItsLane) {
   EXPECT_EQ(dial_code(), "sally.no_host");
 }
 
-TEST_F(AttackTest, KeysOfTheInnerTlsChangeUnderData) {
+TEST_P(AttackTest, KeysOfTheInnerTlsChangeUnderData) {
   bring_up_host();
   bring_up_pump();
   server.echo = true;
@@ -550,7 +550,7 @@ TEST_F(AttackTest, KeysOfTheInnerTlsChangeUnderData) {
   EXPECT_GT(client.circuit->session().key_updates_sent(), 30U);
 }
 
-TEST_F(AttackTest, ARefusalOfAnOpenCircuitCostsTheGuiltyItsLane) {
+TEST_P(AttackTest, ARefusalOfAnOpenCircuitCostsTheGuiltyItsLane) {
   bring_up_host();
   bring_up_pump();
   for (const bool as_host : {false, true}) {
@@ -582,7 +582,7 @@ TEST_F(AttackTest, ARefusalOfAnOpenCircuitCostsTheGuiltyItsLane) {
   }
 }
 
-TEST_F(AttackTest, BothEndsOfACircuitAreCutInOneTurn) {
+TEST_P(AttackTest, BothEndsOfACircuitAreCutInOneTurn) {
   bring_up_host();
   bring_up_pump();
   auto r = world.dial(*pump, "plant-mqtt");
@@ -605,7 +605,7 @@ TEST_F(AttackTest, BothEndsOfACircuitAreCutInOneTurn) {
   pump.reset();
 }
 
-TEST_F(AttackTest, AFloodOfBindsIsBusyAndHurtsNobody) {
+TEST_P(AttackTest, AFloodOfBindsIsBusyAndHurtsNobody) {
   bring_up_host();
   bring_up_pump();
   auto m = raw("mallory");
@@ -627,7 +627,7 @@ TEST_F(AttackTest, AFloodOfBindsIsBusyAndHurtsNobody) {
   server.streams.clear();
 }
 
-TEST_F(AttackTest, OneByteFramesAreKeptTogether) {
+TEST_P(AttackTest, OneByteFramesAreKeptTogether) {
   bring_up_host();
   auto m = raw("mallory");
   ASSERT_EQ(m->open(m->sealed(m->setup("s-1"))), SetupCode::kNone);
@@ -646,7 +646,7 @@ TEST_F(AttackTest, OneByteFramesAreKeptTogether) {
   m->lane->reset(end, wire::ResetCode::kClosed);
 }
 
-TEST_F(AttackTest, ACallerThatIsNeverAnsweredLeavesNoLabel) {
+TEST_P(AttackTest, ACallerThatIsNeverAnsweredLeavesNoLabel) {
   SlowHost slow;
   host = world.device("host");
   binding = host->engine->bind("plant-mqtt", 0, slow);
@@ -658,6 +658,8 @@ TEST_F(AttackTest, ACallerThatIsNeverAnsweredLeavesNoLabel) {
   EXPECT_TRUE(world.until([&] { return world.router->labels() == 0; }, 12'000));
   host.reset();
 }
+
+INSTANTIATE_TEST_SUITE_P(Workers, AttackTest, ::testing::Values(1U, 2U));
 
 }  // namespace
 }  // namespace sally::sim

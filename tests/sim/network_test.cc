@@ -9,7 +9,8 @@
 namespace sally::sim {
 namespace {
 
-class NetworkTest : public ::testing::Test {
+/// With one worker, and with the two ends of every circuit on different ones.
+class NetworkTest : public ::testing::TestWithParam<unsigned> {
  protected:
   NetworkTest() {
     world.controller.put_device("host", {"servers"});
@@ -39,7 +40,7 @@ class NetworkTest : public ::testing::Test {
     return client;
   }
 
-  World world;
+  World world{GetParam()};
   TestHost server;
   std::unique_ptr<Device> host;
   std::unique_ptr<Device> pump;
@@ -56,7 +57,7 @@ Bytes pattern(std::size_t size) {
   return out;
 }
 
-TEST_F(NetworkTest, BothSidesAreProvenAndBytesFlowBothWays) {
+TEST_P(NetworkTest, BothSidesAreProvenAndBytesFlowBothWays) {
   bring_up();
   auto client = open();
   ASSERT_NE(client, nullptr);
@@ -75,7 +76,7 @@ TEST_F(NetworkTest, BothSidesAreProvenAndBytesFlowBothWays) {
   EXPECT_EQ(as_text(client->data), "welcome");
 }
 
-TEST_F(NetworkTest, ManyMegabytesEchoedAreTheSameAndTheEndIsOrderly) {
+TEST_P(NetworkTest, ManyMegabytesEchoedAreTheSameAndTheEndIsOrderly) {
   bring_up();
   server.echo = true;
   auto client = open();
@@ -95,7 +96,7 @@ TEST_F(NetworkTest, ManyMegabytesEchoedAreTheSameAndTheEndIsOrderly) {
   }));
 }
 
-TEST_F(NetworkTest, HalfCloseInBothDirections) {
+TEST_P(NetworkTest, HalfCloseInBothDirections) {
   bring_up();
   auto client = open();
   ASSERT_NE(client, nullptr);
@@ -110,7 +111,7 @@ TEST_F(NetworkTest, HalfCloseInBothDirections) {
   EXPECT_FALSE(client->cut);
 }
 
-TEST_F(NetworkTest, AResetIsSeenAsOneAndNotAsAnEnd) {
+TEST_P(NetworkTest, AResetIsSeenAsOneAndNotAsAnEnd) {
   bring_up();
   auto client = open();
   ASSERT_NE(client, nullptr);
@@ -122,7 +123,7 @@ TEST_F(NetworkTest, AResetIsSeenAsOneAndNotAsAnEnd) {
   ASSERT_TRUE(world.until([&] { return world.router->circuits() == 0; }));
 }
 
-TEST_F(NetworkTest, WithoutAGrantTheServiceDoesNotExist) {
+TEST_P(NetworkTest, WithoutAGrantTheServiceDoesNotExist) {
   bring_up();
   auto other = world.device("other");
   ASSERT_TRUE(world.until([&] { return other->seen.contains(sdk::Event::kServices); }));
@@ -134,7 +135,7 @@ TEST_F(NetworkTest, WithoutAGrantTheServiceDoesNotExist) {
   EXPECT_TRUE(unknown->error().is(sdk::Errc::kNoService));
 }
 
-TEST_F(NetworkTest, NobodyHostsAndTheHostRefuses) {
+TEST_P(NetworkTest, NobodyHostsAndTheHostRefuses) {
   pump = world.device("pump");
   const auto nobody = world.dial(*pump, "plant-mqtt");
   ASSERT_TRUE(nobody);
@@ -147,7 +148,7 @@ TEST_F(NetworkTest, NobodyHostsAndTheHostRefuses) {
   EXPECT_NE(refused->error().context().find("target is down"), std::string::npos);
 }
 
-TEST_F(NetworkTest, WithdrawnGrantCutsTheFlowAndTheList) {
+TEST_P(NetworkTest, WithdrawnGrantCutsTheFlowAndTheList) {
   bring_up();
   auto client = open();
   ASSERT_NE(client, nullptr);
@@ -162,7 +163,7 @@ TEST_F(NetworkTest, WithdrawnGrantCutsTheFlowAndTheList) {
   ASSERT_TRUE(world.until([&] { return world.controller.heard("router.circuit_cut"); }));
 }
 
-TEST_F(NetworkTest, ATagEditKeepsTheFlowWhenItStillMatches) {
+TEST_P(NetworkTest, ATagEditKeepsTheFlowWhenItStillMatches) {
   bring_up();
   auto client = open();
   ASSERT_NE(client, nullptr);
@@ -174,7 +175,7 @@ TEST_F(NetworkTest, ATagEditKeepsTheFlowWhenItStillMatches) {
   ASSERT_TRUE(world.until([&] { return client->cut.has_value(); }));
 }
 
-TEST_F(NetworkTest, ARemovedDeviceIsCutAndCannotComeBack) {
+TEST_P(NetworkTest, ARemovedDeviceIsCutAndCannotComeBack) {
   bring_up();
   auto client = open();
   ASSERT_NE(client, nullptr);
@@ -188,7 +189,7 @@ TEST_F(NetworkTest, ARemovedDeviceIsCutAndCannotComeBack) {
   EXPECT_EQ(world.router->lanes(), 1U);
 }
 
-TEST_F(NetworkTest, ControllerGoneTheFlowAndNewDialsGoOn) {
+TEST_P(NetworkTest, ControllerGoneTheFlowAndNewDialsGoOn) {
   bring_up();
   auto client = open();
   ASSERT_NE(client, nullptr);
@@ -203,7 +204,7 @@ TEST_F(NetworkTest, ControllerGoneTheFlowAndNewDialsGoOn) {
   ASSERT_TRUE(world.until([&] { return world.router->controller_up(); }));
 }
 
-TEST_F(NetworkTest, RouterRestartsWithoutTheControllerFromItsDisk) {
+TEST_P(NetworkTest, RouterRestartsWithoutTheControllerFromItsDisk) {
   bring_up();
   auto client = open();
   ASSERT_NE(client, nullptr);
@@ -211,7 +212,7 @@ TEST_F(NetworkTest, RouterRestartsWithoutTheControllerFromItsDisk) {
   world.controller.stop();
   world.router.reset();
   ASSERT_TRUE(world.until([&] { return client->cut.has_value(); }));
-  world.start_router(world.router_port);
+  world.start_router();
   // The devices carry their cards: nobody has to be asked.
   ASSERT_TRUE(world.until(
       [&] { return pump->engine->online() && !host->engine->binding_error(binding); }, 10'000));
@@ -220,7 +221,7 @@ TEST_F(NetworkTest, RouterRestartsWithoutTheControllerFromItsDisk) {
   EXPECT_TRUE(again->has_value()) << again->error().text();
 }
 
-TEST_F(NetworkTest, AStalledReaderHoldsOneWindowAndSlowsNobody) {
+TEST_P(NetworkTest, AStalledReaderHoldsOneWindowAndSlowsNobody) {
   bring_up();
   auto stalled = open();
   ASSERT_NE(stalled, nullptr);
@@ -241,7 +242,7 @@ TEST_F(NetworkTest, AStalledReaderHoldsOneWindowAndSlowsNobody) {
   ASSERT_TRUE(world.until([&] { return server.streams[0]->received == 6'000'000; }, 60'000));
 }
 
-TEST_F(NetworkTest, SixtyFourStreamsShareOneLane) {
+TEST_P(NetworkTest, SixtyFourStreamsShareOneLane) {
   bring_up();
   server.echo = true;
   std::vector<std::unique_ptr<Recorder>> clients;
@@ -261,7 +262,7 @@ TEST_F(NetworkTest, SixtyFourStreamsShareOneLane) {
 }
 
 // A device may hold both grants and stand at both ends; when it goes, both sides end in one turn.
-TEST_F(NetworkTest, OneDeviceAtBothEndsMayGo) {
+TEST_P(NetworkTest, OneDeviceAtBothEndsMayGo) {
   world.controller.put_service("s-9", "self", {"@host"}, {"@host"});
   host = world.device("host");
   binding = host->engine->bind("self", 0, server);
@@ -285,7 +286,7 @@ TEST_F(NetworkTest, OneDeviceAtBothEndsMayGo) {
       world.until([&] { return world.router->circuits() == 0 && world.router->lanes() == 0; }));
 }
 
-TEST_F(NetworkTest, BothEndsRevokedInOneTurn) {
+TEST_P(NetworkTest, BothEndsRevokedInOneTurn) {
   bring_up();
   auto client = open();
   ASSERT_NE(client, nullptr);
@@ -294,6 +295,8 @@ TEST_F(NetworkTest, BothEndsRevokedInOneTurn) {
   ASSERT_TRUE(
       world.until([&] { return world.router->circuits() == 0 && world.router->lanes() == 0; }));
 }
+
+INSTANTIATE_TEST_SUITE_P(Workers, NetworkTest, ::testing::Values(1U, 2U));
 
 }  // namespace
 }  // namespace sally::sim

@@ -94,7 +94,7 @@ class RawDevice final : public lane::LaneOwner {
     o.roles = {tls::Role::kRouter};
     o.alpn = {std::string(lane::kAlpnEdge)};
     dialing_ = tls::dial(world.loop, must(tls::Context::create(std::move(o))),
-                         {.host = "127.0.0.1", .port = world.router_port},
+                         {.host = "127.0.0.1", .port = world.port_of(id)},
                          [this](Result<std::unique_ptr<tls::Stream>> s) {
                            if (!s) {
                              down = s.error();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A network on one loop: a controller's control-lane half over a LogWriter, a router, devices as
-// SDK engines.
+// SDK engines. A router with more workers has the others on threads of their own.
 #pragma once
 
 #include <list>
@@ -278,22 +278,27 @@ struct Device {
 
 class World {
  public:
-  World()
-      : pki("net-a.sally", now_ms() / 1000),
+  explicit World(unsigned worker_count = 1)
+      : workers(worker_count),
+        pki("net-a.sally", now_ms() / 1000),
         controller(loop, pki),
         router_leaf(pki.leaf(crypto::Role::kRouter, "r-1")) {
     char name[] = "/tmp/sally-sim-XXXXXX";
     if (::mkdtemp(name) == nullptr) std::abort();
     dir = name;
     controller.op({wire::RouterEntry{.id = "r-1", .name = "first", .addresses = {}}});
-    start_router(0);
+    start_router();
   }
   ~World() { (void)std::system(("rm -rf " + dir).c_str()); }
 
-  void start_router(std::uint16_t port) {
+  /// Where it was before, if it was.
+  void start_router() {
     router::RouterOptions o;
+    o.workers = workers;
+    ports.resize(workers);
+    o.own_ports = ports;
     o.state_path = dir + "/state";
-    o.listen = {"127.0.0.1", port};
+    o.listen = {"127.0.0.1", 0};
     o.controller = controller.address();
     o.network = pki.network;
     o.id = "r-1";
@@ -305,7 +310,14 @@ class World {
       std::fprintf(stderr, "router: %s\n", s.error().text().c_str());
       std::abort();
     }
-    router_port = router->port();
+    for (unsigned i = 0; i < workers; ++i) ports[i] = router->port(i);
+  }
+  /// The port of the worker where a device's lane belongs: with several workers, hosts and dialers
+  /// are never on the same one.
+  [[nodiscard]] std::uint16_t port_of(const std::string& id) const {
+    const auto at = placed.find(id);
+    if (at != placed.end()) return ports[at->second];
+    return ports[id == "host" ? workers - 1 : 0];
   }
   [[nodiscard]] trust::Anchors anchors() const {
     return {
@@ -318,12 +330,15 @@ class World {
             .chain = {leaf.cert, pki.devices},
             .key = leaf.key,
             .anchors = anchors(),
-            .routers = {{"127.0.0.1", router_port}}};
+            .routers = {{"127.0.0.1", port_of(id)}}};
   }
   std::unique_ptr<Device> device(const std::string& id) {
     return std::make_unique<Device>(loop, material(id, pki.leaf(crypto::Role::kDevice, id)));
   }
   bool until(const std::function<bool()>& done, std::int64_t ms = 10'000) {
+    // What other workers do does not wake this loop.
+    loop::Timer tick(loop.timers(), [&] { tick.arm(5); });
+    if (workers > 1) tick.arm(5);
     return loop.run_until(done, ms);
   }
 
@@ -339,12 +354,14 @@ class World {
     return std::move(*result);
   }
 
+  const unsigned workers;
+  std::map<std::string, unsigned> placed;  ///< device to worker
   std::string dir;
   loop::Loop loop;
   crypto::TestPki pki;
   FakeController controller;
   crypto::TestLeaf router_leaf;
-  std::uint16_t router_port = 0;
+  std::vector<std::uint16_t> ports;  ///< by worker
   std::unique_ptr<router::Router> router;
 };
 
