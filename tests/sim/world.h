@@ -128,6 +128,8 @@ class FakeController final : public lane::LaneOwner {
   std::vector<wire::Event> events;
   std::vector<wire::Terminator> terminators;
   std::uint64_t acked = 0;
+  std::uint64_t flows_cut = 0;
+  [[nodiscard]] std::uint64_t version() const { return writer_.version(); }
   bool silent = false;  ///< card requests are not answered
 
   void on_lane_up(lane::Lane& lane, const wire::Hello& hello) override {
@@ -155,6 +157,7 @@ class FakeController final : public lane::LaneOwner {
       terminators = t->entries;
     } else if (const auto* a = std::get_if<wire::StateAck>(&m.member)) {
       acked = a->version;
+      flows_cut = a->flows_cut;
     }
   }
   void on_lane_setup(lane::Lane&, std::uint32_t, ByteView) override { std::abort(); }
@@ -278,8 +281,9 @@ struct Device {
 
 class World {
  public:
-  explicit World(unsigned worker_count = 1)
+  explicit World(unsigned worker_count = 1, bool port_for_each = true)
       : workers(worker_count),
+        own_ports(port_for_each),
         pki("net-a.sally", now_ms() / 1000),
         controller(loop, pki),
         router_leaf(pki.leaf(crypto::Role::kRouter, "r-1")) {
@@ -296,7 +300,7 @@ class World {
     router::RouterOptions o;
     o.workers = workers;
     ports.resize(workers);
-    o.own_ports = ports;
+    if (own_ports) o.own_ports = ports;
     o.state_path = dir + "/state";
     o.listen = {"127.0.0.1", 0};
     o.controller = controller.address();
@@ -355,6 +359,7 @@ class World {
   }
 
   const unsigned workers;
+  const bool own_ports;
   std::map<std::string, unsigned> placed;  ///< device to worker
   std::string dir;
   loop::Loop loop;
