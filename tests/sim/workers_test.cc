@@ -199,17 +199,24 @@ TEST_F(WorkersTest, TheHostsWorkerCutsWhenTheHostMayNotBindAnyMore) {
 }
 
 TEST_F(WorkersTest, AReplayOnAnotherWorkerIsInvalidWhileOpenAndAfter) {
-  bring_up();
+  world.placed["near"] = 1;
+  auto careless = raw("near");  // it would answer anything
+  ASSERT_EQ(careless->bind("s-2"), SetupCode::kNone);
+  careless->on_setup = [&](const RawDevice::Asked& a) {
+    careless->answer(a, careless->leaf, careless->card);
+  };
   auto m = raw("mallory");
   world.placed["mallory"] = 1;
   auto twin = raw("mallory");
-  const auto s = m->sealed(m->setup("s-1"));
+  const auto s = m->sealed(m->setup("s-2"));
   ASSERT_EQ(m->open(s), SetupCode::kNone);
   EXPECT_EQ(twin->open(s), SetupCode::kInvalid);
   m->ends.clear();
   ASSERT_TRUE(world.until([&] { return world.router->circuits() == 0; }));
   EXPECT_EQ(twin->open(s), SetupCode::kInvalid);
   EXPECT_EQ(m->open(s), SetupCode::kInvalid);
+  EXPECT_EQ(careless->asked.size(), 1U);
+  careless->ends.clear();
 }
 
 TEST_F(WorkersTest, BeyondItsCreditTheSenderLosesItsLaneAndTheOtherEndIsTold) {
