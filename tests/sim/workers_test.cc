@@ -194,7 +194,7 @@ TEST_F(WorkersTest, TheHostsWorkerCutsWhenTheHostMayNotBindAnyMore) {
   ASSERT_TRUE(world.until([&] { return client->cut && server.streams[0]->cut; }));
   ASSERT_TRUE(world.until([&] { return world.controller.acked == world.controller.version(); }));
   EXPECT_EQ(world.controller.flows_cut, 1U);
-  EXPECT_EQ(world.controller.terminators.size(), 0U);
+  EXPECT_TRUE(world.until([&] { return world.controller.terminators.empty(); }));
   EXPECT_TRUE(nothing_left());
 }
 
