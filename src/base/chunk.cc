@@ -58,6 +58,13 @@ void ChunkPool::let_go(Chunk& chunk) {
   chunk.home = nullptr;
 }
 
+ChunkPtr ChunkPool::give() {
+  if (free_ == nullptr) return nullptr;
+  ChunkPtr chunk = get();
+  let_go(*chunk);
+  return chunk;
+}
+
 void ChunkPool::adopt(Chunk& chunk) {
   SALLY_CHECK(chunk.home == nullptr);
   ++in_use_;

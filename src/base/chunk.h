@@ -49,6 +49,8 @@ class ChunkPool {
   [[nodiscard]] ChunkPtr copy_of(ByteView bytes);  ///< at most kSize - kHeadroom bytes
   /// A chunk of this pool leaves it; until a pool adopts it, its end gives it to the allocator.
   void let_go(Chunk& chunk);
+  /// An idle chunk leaves it; null when there is none.
+  [[nodiscard]] ChunkPtr give();
   /// A chunk without a home is from now on one of this pool.
   void adopt(Chunk& chunk);
   [[nodiscard]] std::size_t in_use() const { return in_use_; }

@@ -18,8 +18,16 @@ void HopSide::grant_upstream() {
   if (other_ != nullptr) {
     other_->granted(*limit);
   } else {
-    circuit_.crossing_->send(Crossing::other(circuit_.end_),
-                             [&](Crossing::Mail& m) { m.credit = *limit; });
+    ChunkPool& pool = lane()->pool();
+    circuit_.crossing_->send(Crossing::other(circuit_.end_), [&](Crossing::Mail& m) {
+      m.credit = *limit;
+      for (; borrowed_ > 0; --borrowed_) {
+        ChunkPtr spare = pool.give();
+        if (spare == nullptr) break;
+        m.spares.push_back(std::move(spare));
+      }
+    });
+    borrowed_ = 0;
   }
 }
 
@@ -35,7 +43,9 @@ Status HopSide::on_data(std::uint64_t offset, ByteView payload, ChunkPtr* whole)
     other_->out_.push(payload, whole, lane()->pool());
     other_->wake();
   } else {
-    circuit_.crossing_->send_data(Crossing::other(circuit_.end_), payload, whole, lane()->pool());
+    const auto to = Crossing::other(circuit_.end_);
+    if (circuit_.crossing_->send_data(to, payload, whole, lane()->pool()))
+      circuit_.owner_.on_crossing_held(circuit_.crossing_, to);
   }
   return {};
 }
@@ -119,10 +129,15 @@ void Circuit::deliver(Crossing::Mail& mail) {
   if (lane == nullptr) return;
   if (mail.ack && side.remote_label() != 0) lane->send_ack(side, *mail.ack);
   if (mail.credit) side.granted(*mail.credit);
+  for (ChunkPtr& chunk : mail.spares) {
+    lane->pool().adopt(*chunk);
+    chunk.reset();
+  }
   for (ChunkPtr& chunk : mail.chunks) {
     lane->pool().adopt(*chunk);
     side.out_.push(chunk->view(), &chunk, lane->pool());
     chunk.reset();  // small ones were merged
+    ++side.borrowed_;
   }
   if (mail.fin) side.out_.push_fin();
   if (mail.fin || !mail.chunks.empty()) lane->ready(side);

@@ -40,9 +40,10 @@ class HopSide final : public lane::Attachment {
   void wake();
 
   Circuit& circuit_;
-  HopSide* other_ = nullptr;  // null: it is on another worker
-  fabric::HopInlet in_;       // what comes from this lane
-  fabric::HopOutlet out_;     // what waits to leave on it
+  HopSide* other_ = nullptr;    // null: it is on another worker
+  fabric::HopInlet in_;         // what comes from this lane
+  fabric::HopOutlet out_;       // what waits to leave on it
+  std::uint32_t borrowed_ = 0;  // chunks that came from the other worker since the last credit
 };
 
 /// What a circuit tells its worker.
@@ -55,6 +56,8 @@ class CircuitOwner {
   virtual void on_circuit_refused(Circuit& circuit, const wire::SetupErr& err) = 0;
   /// Over on one side; the owner ends the other side and drops the circuit, not inside this call.
   virtual void on_circuit_over(Circuit& circuit, const wire::Reset& reset) = 0;
+  /// See Crossing::still_held.
+  virtual void on_crossing_held(const CrossingPtr& crossing, Crossing::End to) = 0;
 };
 
 /// A circuit through this router: two sides that hand frames to each other; or, where their lanes

@@ -28,8 +28,9 @@ using CrossingInbox = loop::Inbox<CrossingPtr>;
 /// A circuit attempt whose two lanes live on different workers: what its halves tell each other.
 /// Each end has one slot, in which everything that waits is merged: payloads into chunks as in a
 /// HopOutlet, windows and acknowledgements into the newest. So what waits is bounded by the credit
-/// of the circuit however busy the other worker is, and no end of a circuit can be lost.
-/// Owner: both halves. Thread: any; one lock per slot, held for a few instructions. Never fails.
+/// of the circuit however busy the other worker is, and no end of a circuit can be lost. Bulk is
+/// held back for a moment, so that one wake-up of the other worker serves several records. Owner:
+/// both halves. Thread: any; one lock per slot, held for a few instructions. Never fails.
 class Crossing final : public std::enable_shared_from_this<Crossing> {
  public:
   enum class End : std::uint8_t { kDialing, kHosting };
@@ -58,6 +59,7 @@ class Crossing final : public std::enable_shared_from_this<Crossing> {
     std::vector<ChunkPtr> chunks;  ///< without a home
     bool fin = false;
     std::optional<std::uint64_t> credit;
+    std::vector<ChunkPtr> spares;  ///< as many as came from there: no pool runs dry
     std::optional<std::uint64_t> ack;
     std::optional<wire::Reset> reset;
 
@@ -96,8 +98,16 @@ class Crossing final : public std::enable_shared_from_this<Crossing> {
     }
     if (first) slot.inbox.send(shared_from_this());
   }
-  /// A payload that the sender's inlet has let in; `pool` is the sender's.
-  void send_data(End to, ByteView payload, ChunkPtr* whole, ChunkPool& pool);
+  /// A payload that the sender's inlet has let in; `pool` is the sender's. True when from now on it
+  /// is held back: still_held must be asked until it says no.
+  [[nodiscard]] bool send_data(End to, ByteView payload, ChunkPtr* whole, ChunkPool& pool);
+  struct Held {
+    std::size_t chunks = 0;  ///< at the last look
+    int unchanged = 0;
+  };
+  /// To be asked before and after each poll of the sender's loop. Once nothing has come in between,
+  /// the other worker is told, and it is no longer held.
+  [[nodiscard]] bool still_held(End to, Held& held);
   /// Swaps what waits for `at` with `mail`, which is empty.
   void take(End at, Mail& mail);
 
@@ -107,6 +117,7 @@ class Crossing final : public std::enable_shared_from_this<Crossing> {
     std::mutex mutex{};
     Mail mail{};
     bool told = false;
+    bool held = false;
   };
   const CircuitId id_;
   const ServiceId service_;

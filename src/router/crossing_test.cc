@@ -23,7 +23,8 @@ struct CrossingTest : ::testing::Test {
 
 TEST_F(CrossingTest, OneByteFramesCannotPinMemoryInFlight) {
   ChunkPool pool;
-  for (int i = 0; i < 60'000; ++i) crossing->send_data(End::kHosting, as_bytes("x"), nullptr, pool);
+  for (int i = 0; i < 60'000; ++i)
+    EXPECT_FALSE(crossing->send_data(End::kHosting, as_bytes("x"), nullptr, pool));
   EXPECT_EQ(pool.in_use(), 0U);  // they are nobody's until they are taken
   ASSERT_TRUE(loop.run_until([&] { return !told.empty(); }, 1'000));
   loop.run_once(false);
@@ -41,7 +42,7 @@ TEST_F(CrossingTest, LargePayloadsCrossAsTheyAreAndGetANewHome) {
   ChunkPool to;
   auto chunk = from.copy_of(Bytes(fabric::kMaxPayload, 7));
   const auto* where = chunk->data;
-  crossing->send_data(End::kHosting, chunk->view(), &chunk, from);
+  EXPECT_TRUE(crossing->send_data(End::kHosting, chunk->view(), &chunk, from));
   EXPECT_EQ(chunk, nullptr);
   Crossing::Mail mail;
   crossing->take(End::kHosting, mail);
@@ -53,6 +54,51 @@ TEST_F(CrossingTest, LargePayloadsCrossAsTheyAreAndGetANewHome) {
   EXPECT_EQ(to.in_use(), 0U);
   EXPECT_EQ(to.idle(), 1U);
   EXPECT_EQ(from.in_use(), 0U);
+}
+
+// Bulk waits while more of it comes, but not for long, and never behind anything else.
+TEST_F(CrossingTest, BulkIsHeldForAMomentOnly) {
+  ChunkPool pool;
+  Crossing::Mail mail;
+  const auto notices = [&] {
+    while (loop.run_until([n = told.size(), this] { return told.size() != n; }, 0)) {
+    }
+    return std::exchange(told, {}).size();
+  };
+  const auto send = [&](std::size_t size) {
+    ChunkPtr chunk = pool.copy_of(Bytes(size, 1));
+    return crossing->send_data(End::kHosting, chunk->view(), &chunk, pool);
+  };
+  // One record, then silence.
+  ASSERT_TRUE(send(16'000));
+  Crossing::Held held;
+  EXPECT_TRUE(crossing->still_held(End::kHosting, held));  // after the turn it came in
+  EXPECT_TRUE(crossing->still_held(End::kHosting, held));  // before the next poll
+  EXPECT_EQ(notices(), 0U);
+  EXPECT_FALSE(crossing->still_held(End::kHosting, held));  // after it
+  EXPECT_EQ(notices(), 1U);
+  crossing->take(End::kHosting, mail);
+  mail.clear();
+  // A stream of them: told when there are enough.
+  held = {};
+  ASSERT_TRUE(send(16'000));
+  for (int i = 0; i < 7; ++i) {
+    EXPECT_TRUE(crossing->still_held(End::kHosting, held));
+    EXPECT_EQ(notices(), 0U) << i;
+    EXPECT_FALSE(send(16'000));  // already held
+  }
+  EXPECT_EQ(notices(), 1U);
+  EXPECT_FALSE(crossing->still_held(End::kHosting, held));
+  crossing->take(End::kHosting, mail);
+  EXPECT_EQ(mail.chunks.size(), 8U);
+  mail.clear();
+  // Whatever is in a hurry takes it along.
+  ASSERT_TRUE(send(16'000));
+  EXPECT_FALSE(send(10));
+  EXPECT_EQ(notices(), 1U);
+  held = {};
+  EXPECT_FALSE(crossing->still_held(End::kHosting, held));
+  EXPECT_EQ(notices(), 0U);
 }
 
 TEST_F(CrossingTest, WindowsAreMergedAndTheEndIsThere) {
@@ -112,7 +158,7 @@ TEST(Crossing, BytesCrossBetweenTwoThreads) {
       Bytes bytes(1 + random.below(fabric::kMaxPayload));
       for (auto& b : bytes) b = static_cast<std::uint8_t>(sent++);
       ChunkPtr chunk = from.copy_of(bytes);
-      crossing->send_data(End::kHosting, chunk->view(), &chunk, from);
+      (void)crossing->send_data(End::kHosting, chunk->view(), &chunk, from);  // the end tells
     }
     crossing->send(End::kHosting, [](Crossing::Mail& m) { m.fin = true; });
   });

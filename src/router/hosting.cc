@@ -53,6 +53,24 @@ void Worker::on_crossing(const CrossingPtr& crossing) {
   mail_.clear();
 }
 
+void Worker::on_crossing_held(const CrossingPtr& crossing, Crossing::End to) {
+  held_.push_back({.crossing = crossing, .to = to, .state = {}});
+  if (held_.size() == 1)
+    loop_.defer([this, alive = alive_] {
+      if (*alive) look_at_held();
+    });
+}
+
+// Deferred calls run before and after each poll of the loop, which does not sleep while there are
+// some.
+void Worker::look_at_held() {
+  std::erase_if(held_, [](Held& h) { return !h.crossing->still_held(h.to, h.state); });
+  if (held_.empty()) return;
+  loop_.defer([this, alive = alive_] {
+    if (*alive) look_at_held();
+  });
+}
+
 // In the order in which the other half may have sent them: its answer before what flows, its end
 // last.
 void Worker::on_dialing_mail(const CrossingPtr& crossing, Crossing::Mail& mail) {

@@ -91,6 +91,7 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
   Status on_circuit_answer(Circuit& circuit, ByteView payload) override;
   void on_circuit_refused(Circuit& circuit, const wire::SetupErr& err) override;
   void on_circuit_over(Circuit& circuit, const wire::Reset& reset) override;
+  void on_crossing_held(const CrossingPtr& crossing, Crossing::End to) override;
 
  private:
   /// A device's connection.
@@ -188,6 +189,7 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
   void on_hosted_over(Hosted& hosted, const wire::Reset& reset);
   void end_side(Circuit& circuit, HopSide& side, const wire::Reset& reset);
   void retire_hosted(Hosted& hosted);
+  void look_at_held();
 
   loop::Loop& loop_;
   Random& random_;
@@ -200,7 +202,13 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
   std::map<const lane::Lane*, std::unique_ptr<Device>> lanes_;
   std::unordered_map<CircuitId, Entry> circuits_;
   std::unordered_map<const Crossing*, Hosted> hosted_;
-  Crossing::Mail mail_;                            // taken from a slot, reused
+  Crossing::Mail mail_;  // taken from a slot, reused
+  struct Held {
+    CrossingPtr crossing;
+    Crossing::End to;
+    Crossing::Held state;
+  };
+  std::vector<Held> held_;  // bulk that the other worker is told of in a moment
   std::vector<std::unique_ptr<Circuit>> retired_;  // freed at the end of the turn
   std::vector<Circuit*> path_down_;                // of those: told in one batch per lane
   bool cleanup_scheduled_ = false;
