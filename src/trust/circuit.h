@@ -85,7 +85,7 @@ Result<crypto::VerifiedPath> verify_terminator(const wire::Terminator& terminato
 wire::Hash hash_of(ByteView bytes);
 
 /// Set-ups an egress router has seen, until they cannot be valid any more.
-/// Owned by one router; its loop's thread only.
+/// Owned by one router; one thread at a time (its workers share it under a lock).
 /// Bounded: kReplay for a set-up seen before, kFull when `max` are remembered.
 class SeenCircuits {
  public:
