@@ -115,7 +115,9 @@ void Router::ask_card(unsigned worker, std::string id) {
 }
 
 void Router::report_terminators(unsigned worker) {
+  if (report_asked_.exchange(true)) return;  // one call waits, however many bind
   at_desk(worker, [this] {
+    report_asked_ = false;
     if (!report_timer_.armed()) report_timer_.arm(kReportDelayMs);
   });
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -100,6 +101,7 @@ class Router final : public ControlHandler, public Desk {
   std::mutex events_mutex_;  // both below
   std::vector<wire::Event> events_;
   std::uint64_t events_lost_ = 0;
+  std::atomic<bool> report_asked_{false};
   std::uint64_t flows_cut_ = 0;
   std::uint64_t next_request_ = 1;
   loop::Timer events_timer_;
