@@ -43,7 +43,8 @@ def flow(net):
 def measure(s, pipe):
     """Answers each number of seconds that comes through `pipe` with the round trips of that time, in ms; None: the flow was cut."""
     while True:
-        until = time.monotonic() + pipe.recv()
+        seconds = pipe.recv()  # waits
+        until = time.monotonic() + seconds
         out = []
         while time.monotonic() < until:
             start = time.monotonic()
