@@ -20,7 +20,7 @@ void HopSide::grant_upstream() {
   } else {
     ChunkPool& pool = lane()->pool();
     circuit_.crossing_->send(Crossing::other(circuit_.end_), [&](Crossing::Mail& m) {
-      m.credit = *limit;
+      m.credit = limit;
       for (; borrowed_ > 0; --borrowed_) {
         ChunkPtr spare = pool.give();
         if (spare == nullptr) break;
