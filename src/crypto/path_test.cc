@@ -204,6 +204,29 @@ TEST(Path, NamesEveryRefusal) {
   }
 }
 
+TEST(Path, ARememberedSignatureVouchesForNothingElse) {
+  const auto leaf = pki().leaf(Role::kDevice, "d-1");
+  const auto policy = pki().policy(Purpose::kTlsClient);
+  ASSERT_TRUE(validate_path(leaf.cert, {}, policy));
+  ASSERT_TRUE(validate_path(leaf.cert, {}, policy));  // from memory
+  // The same issuing certificate, its signature damaged.
+  Bytes der = to_bytes(pki().devices.der());
+  der.back() ^= 1;
+  auto p = policy;
+  p.known_issuing = {must(Certificate::from_der(der))};
+  EXPECT_TRUE(validate_path(leaf.cert, {}, p).error().is(Errc::kBadSignature));
+  EXPECT_TRUE(validate_path(leaf.cert, {}, p).error().is(Errc::kBadSignature));
+  // Its times still count: it is over after five years.
+  p = policy;
+  p.now_s += 6 * 365LL * 86400;
+  EXPECT_TRUE(validate_path(leaf.cert, {}, p).error().is(Errc::kCaExpired));
+  // Another root of the same name and with another key did not sign it.
+  const TestPki impostor("net-a.sally");
+  p = policy;
+  p.anchors = {impostor.root};
+  EXPECT_FALSE(validate_path(leaf.cert, {}, p));
+}
+
 TEST(Path, KeyUsageOfTheLeaf) {
   // Re-signed by hand: our own issuing function cannot make these.
   const auto d = pki().leaf(Role::kDevice, "d-1");
