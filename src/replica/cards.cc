@@ -4,6 +4,7 @@
 namespace sally::replica {
 
 void CardCache::put(trust::VerifiedCard card, Bytes envelope) {
+  const std::lock_guard lock(mutex_);
   const auto it = by_id_.find(card->id);
   if (it != by_id_.end()) {
     const auto& held = *it->second->card;
@@ -20,25 +21,24 @@ void CardCache::put(trust::VerifiedCard card, Bytes envelope) {
   by_id_[order_.front().card->id] = order_.begin();
 }
 
-const CardCache::Entry* CardCache::find(std::string_view id, std::int64_t now_ms,
-                                        const trust::Revocation& revocation) {
+std::optional<Bytes> CardCache::find(std::string_view id, std::int64_t now_ms,
+                                     const trust::Revocation& revocation) {
+  const std::lock_guard lock(mutex_);
   const auto it = by_id_.find(std::string(id));
-  if (it == by_id_.end()) return nullptr;
+  if (it == by_id_.end()) return std::nullopt;
   const auto& card = *it->second->card;
   if (card.not_after_ms <= now_ms || !revocation.identity_alive(card.id, card.credential_epoch)) {
     order_.erase(it->second);
     by_id_.erase(it);
-    return nullptr;
+    return std::nullopt;
   }
   order_.splice(order_.begin(), order_, it->second);
-  return &order_.front();
+  return order_.front().envelope;
 }
 
-void CardCache::erase(std::string_view id) {
-  const auto it = by_id_.find(std::string(id));
-  if (it == by_id_.end()) return;
-  order_.erase(it->second);
-  by_id_.erase(it);
+std::size_t CardCache::size() const {
+  const std::lock_guard lock(mutex_);
+  return order_.size();
 }
 
 }  // namespace sally::replica

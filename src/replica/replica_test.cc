@@ -431,19 +431,17 @@ TEST(CardCache, BoundedAndHonest) {
   CardCache cache(2);
   cache.put(card("a", 2), {1});
   cache.put(card("a", 1), {2});
-  ASSERT_NE(cache.find("a", w.now_ms, alive), nullptr);
-  EXPECT_EQ(cache.find("a", w.now_ms, alive)->envelope, Bytes{1})
+  EXPECT_EQ(cache.find("a", w.now_ms, alive), Bytes{1})
       << "an older card does not replace a newer one";
   cache.put(card("b", 1), {});
-  EXPECT_NE(cache.find("a", w.now_ms, alive), nullptr);
+  EXPECT_TRUE(cache.find("a", w.now_ms, alive));
   cache.put(card("c", 1), {});
   EXPECT_EQ(cache.size(), 2U);
-  EXPECT_EQ(cache.find("b", w.now_ms, alive), nullptr) << "least recently used";
+  EXPECT_FALSE(cache.find("b", w.now_ms, alive)) << "least recently used";
   alive.dead = {"c"};
-  EXPECT_EQ(cache.find("c", w.now_ms, alive), nullptr);
-  EXPECT_EQ(cache.find("a", w.card().not_after_ms, alive), nullptr);
+  EXPECT_FALSE(cache.find("c", w.now_ms, alive));
+  EXPECT_FALSE(cache.find("a", w.card().not_after_ms, alive));
   EXPECT_EQ(cache.size(), 0U);
-  cache.erase("nobody");
 }
 
 }  // namespace

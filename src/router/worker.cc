@@ -15,7 +15,6 @@ constexpr std::int64_t kCardRefreshMs = 12LL * 3600 * 1000;
 // A card whose attributes changed may be used this long while the new one is on its way; then its
 // holder may do nothing.
 constexpr std::int64_t kStaleCardMs = 5'000;
-constexpr std::size_t kMaxCards = 100'000;  // of all workers
 
 }  // namespace
 
@@ -24,7 +23,6 @@ Worker::Worker(loop::Loop& loop, Random& random, Shared& shared, unsigned index)
       random_(random),
       shared_(shared),
       index_(index),
-      cards_(kMaxCards / shared.options.workers),
       upkeep_timer_(loop.timers(), [this] { on_upkeep(); }) {}
 
 Worker::~Worker() {
@@ -136,8 +134,8 @@ void Worker::on_lane_up(lane::Lane& lane, const wire::Hello& peer) {
   push_routers(device);
   // The newest card wins: the one from our own state, else what the device carries, else the
   // controller's.
-  if (const auto* cached = cards_.find(device.id, now_ms(), state());
-      cached != nullptr && use_card(device, Bytes(cached->envelope)))
+  if (const auto cached = shared_.cards.find(device.id, now_ms(), state());
+      cached && use_card(device, *cached))
     return;
   if (!peer.card.empty() && use_card(device, peer.card)) return;
   ask_card(device);
@@ -158,7 +156,7 @@ bool Worker::use_card(Device& device, const Bytes& envelope) {
     return false;
   }
   if ((*card)->attr_epoch < standing_of(device.id).attr_epoch) return false;
-  cards_.put(*card, envelope);
+  shared_.cards.put(*card, envelope);
   device.card.emplace(std::move(*card));
   device.card_envelope = envelope;
   device.stale_since_ms = 0;

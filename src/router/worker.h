@@ -52,6 +52,7 @@ struct Shared {
   wire::ProcessEpoch process_epoch{};
   CircuitRegistry circuits;
   Terminators terminators;
+  replica::CardCache cards;
   std::shared_ptr<tls::AcceptGate> gate;
   std::atomic<std::size_t> lanes{0};
   std::atomic<std::size_t> hosted{0};     ///< hosting halves of circuits between workers
@@ -197,7 +198,6 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
   const unsigned index_;
   ChunkPool pool_;
   replica::StatePtr state_;
-  replica::CardCache cards_;
   std::unique_ptr<tls::Acceptor> acceptor_;
   std::map<const lane::Lane*, std::unique_ptr<Device>> lanes_;
   std::unordered_map<CircuitId, Entry> circuits_;

@@ -108,7 +108,7 @@ void Engine::connect() {
                          options.hello.network = material_.network;
                          options.hello.epoch = process_epoch_;
                          options.hello.software = "sally-sdk/" SALLY_VERSION;
-                         options.hello.card = card_;
+                         options.hello.card = card_.empty() ? material_.card : card_;
                          options.max_control = wire::kMaxControlMessage;
                          lane_ = std::make_unique<lane::Lane>(loop_, pool_, std::move(*stream),
                                                               *this, std::move(options));

@@ -31,6 +31,7 @@ struct Material {
   crypto::SignerPtr key;
   trust::Anchors anchors;
   std::vector<HostPort> routers;
+  Bytes card{};  ///< from enrolment, for the first router; empty or stale: it asks the controller
 };
 
 /// A service as the network last told us, its record verified.

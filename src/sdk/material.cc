@@ -23,7 +23,8 @@ Result<Material> load_material(const std::string& path) {
              .anchors = {.network = identity->network.str(),
                          .roots = identity->anchors,
                          .issuing = identity->issuing},
-             .routers = {}};
+             .routers = {},
+             .card = identity->card};
   for (const auto& text : identity->routers) {
     if (const auto address = parse_host_port(text)) m.routers.push_back(*address);
   }

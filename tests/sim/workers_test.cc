@@ -97,6 +97,19 @@ TEST_F(WorkersTest, BulkBothWaysAtOnceBetweenTwoWorkers) {
   EXPECT_TRUE(nothing_left());
 }
 
+TEST_F(WorkersTest, ADeviceComesBackToAnotherWorkerWhileTheControllerIsAway) {
+  bring_up();
+  world.controller.stop();
+  ASSERT_TRUE(world.until([&] { return !world.router->controller_up(); }));
+  pump.reset();
+  world.placed["pump"] = 1;
+  pump = world.device("pump");  // it has forgotten its card, the other worker has not
+  ASSERT_TRUE(world.until([&] { return pump->engine->services().size() == 2; }));
+  EXPECT_NE(open(), nullptr);
+  world.controller.start();
+  ASSERT_TRUE(world.until([&] { return world.router->controller_up(); }));
+}
+
 TEST_F(WorkersTest, ABusyWorkerHoldsOneWindowAndSlowsNobody) {
   bring_up();
   TestHost near_server;
