@@ -61,7 +61,8 @@ void Core::end() {
 bool Core::delivering() {
   return engine_->delivering() ||
          (engine_->online() &&
-          std::ranges::any_of(streams_, [](const auto& s) { return s.second->closing(); }));
+          (std::ranges::any_of(streams_, [](const auto& s) { return s.second->closing(); }) ||
+           std::ranges::any_of(pumps_, [](const auto& p) { return p->delivering(); })));
 }
 
 // Waits for that, kDrain at most.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sdk/pump.h"
 
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -33,6 +34,13 @@ Pump::~Pump() {
   *alive_ = false;
   watcher_.reset();
   if (circuit_ != nullptr) circuit_->abort(wire::ResetCode::kShutdown);
+}
+
+bool Pump::delivering() const {
+  if (ended_ || circuit_ == nullptr) return false;
+  if (fd_ended_) return !circuit_->delivered();
+  pollfd ended{.fd = fd_.get(), .events = POLLRDHUP, .revents = 0};
+  return ::poll(&ended, 1, 0) > 0 && (ended.revents & (POLLRDHUP | POLLHUP)) != 0;
 }
 
 void Pump::on_fd(loop::Watcher::Ready ready) {

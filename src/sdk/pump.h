@@ -21,6 +21,9 @@ class Pump final : public CircuitUser {
        std::function<void(bool ok)> done);
   ~Pump() override;
 
+  /// The application has ended its side, and what it wrote before is not with the peer yet.
+  [[nodiscard]] bool delivering() const;
+
   void on_circuit_readable() override;
   void on_circuit_writable() override;
   void on_circuit_over(const Error& why) override;

@@ -337,6 +337,34 @@ TEST_F(AbiTest, WhatWasDeliveredReachesADescriptorAfterTheSenderHasGone) {
   EXPECT_EQ(::close(fd), 0);
 }
 
+TEST_F(AbiTest, WhatADescriptorWasGivenArrivesAlthoughAllIsClosedAtOnce) {
+  bring_up();
+  const std::string data(600'000, 'x');
+  for (int round = 0; round < 5; ++round) {
+    sally_stream* s = dial();
+    ASSERT_NE(s, nullptr);
+    const int fd = sally_stream_fd(s);
+    ASSERT_GE(fd, 0);
+    sally_stream* served = accept();
+    ASSERT_NE(served, nullptr);
+    sally_shutdown_write(served);
+    std::string got;
+    std::thread reader([&] { got = read_all(served); });
+    std::size_t at = 0;
+    while (at < data.size()) {
+      const ssize_t n = ::write(fd, data.data() + at, data.size() - at);
+      if (n <= 0) break;
+      at += static_cast<std::size_t>(n);
+    }
+    ::close(fd);
+    sally_close(pump);
+    reader.join();
+    sally_stream_close(served);
+    EXPECT_EQ(got.size(), data.size());
+    pump = open("pump");
+  }
+}
+
 TEST_F(AbiTest, AStreamThatNobodyAcceptedEndsWithItsListener) {
   bring_up();
   sally_stream* a = dial();
