@@ -66,4 +66,38 @@ class ChunkPool {
   Chunk* free_ = nullptr;
 };
 
+/// Chunks in a row, linked through themselves: empty it is three words. Owner and thread: whoever
+/// owns it. Never fails.
+class ChunkQueue {
+ public:
+  ChunkQueue() = default;
+  ~ChunkQueue() {
+    while (!empty()) pop_front();
+  }
+  ChunkQueue(const ChunkQueue&) = delete;
+  ChunkQueue& operator=(const ChunkQueue&) = delete;
+
+  [[nodiscard]] bool empty() const { return head_ == nullptr; }
+  [[nodiscard]] std::size_t size() const { return size_; }
+  [[nodiscard]] Chunk& front() { return *head_; }
+  [[nodiscard]] Chunk* back() { return tail_; }
+  void push_back(ChunkPtr chunk) {
+    chunk->next = nullptr;
+    (empty() ? head_ : tail_->next) = chunk.get();
+    tail_ = chunk.release();
+    ++size_;
+  }
+  ChunkPtr pop_front() {
+    ChunkPtr chunk(head_);
+    head_ = chunk->next;
+    --size_;
+    return chunk;
+  }
+
+ private:
+  Chunk* head_ = nullptr;
+  Chunk* tail_ = nullptr;
+  std::size_t size_ = 0;
+};
+
 }  // namespace sally

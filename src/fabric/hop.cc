@@ -36,15 +36,14 @@ std::optional<HopOutlet::Piece> HopOutlet::next() {
     return Piece{.fin = true, .offset = forwarded_, .chunk = nullptr};
   }
   Piece piece{.fin = false, .offset = forwarded_, .chunk = nullptr};
-  const std::size_t size = queue_.front()->size();
+  const std::size_t size = queue_.front().size();
   const std::uint64_t allowed = limit_ - forwarded_;
   if (size <= allowed) {
-    piece.chunk = std::move(queue_.front());
-    queue_.pop_front();
+    piece.chunk = queue_.pop_front();
     forwarded_ += size;
   } else {
     // Credit ends inside a merged chunk: send the part it covers.
-    Chunk& front = *queue_.front();
+    Chunk& front = queue_.front();
     piece.chunk = front.home->copy_of(front.view().first(allowed));
     front.begin += static_cast<std::uint32_t>(allowed);
     forwarded_ += allowed;

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <optional>
 #include <utility>
 
@@ -74,7 +73,7 @@ class HopOutlet {
   [[nodiscard]] std::uint64_t forwarded() const { return forwarded_; }
 
  private:
-  std::deque<ChunkPtr> queue_;
+  ChunkQueue queue_;
   std::uint64_t received_ = 0;
   std::uint64_t forwarded_ = 0;
   std::uint64_t granted_ = kInitialCredit;  // to upstream

@@ -5,11 +5,18 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <utility>
 
 namespace sally::sdk {
 namespace {
+
+constexpr std::size_t kBatch = 65'536;     // of one system call
+constexpr std::size_t kPerTurn = 131'072;  // then others have their turn
+
+// Of all pumps of a thread: an idle one holds no buffer.
+thread_local std::array<std::uint8_t, kBatch> scratch;
 
 bool would_block() {
   return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
@@ -50,34 +57,35 @@ void Pump::on_fd(loop::Watcher::Ready ready) {
   if (ready.readable) from_fd();
 }
 
+// False when the circuit does not take all: the rest waits, on_circuit_writable resumes.
+bool Pump::to_circuit(ByteView data) {
+  const std::size_t taken = circuit_->write(data);
+  if (taken == data.size()) return true;
+  Bytes rest = to_bytes(data.subspan(taken));
+  outward_ = std::move(rest);  // `data` may be in it
+  watcher_->want_read(false);
+  return false;
+}
+
 void Pump::from_fd() {
-  for (int i = 0; i < kRecordsPerTurn && !fd_ended_ && !ended_ && circuit_ != nullptr; ++i) {
-    if (outward_at_ < outward_.size()) {
-      outward_at_ += circuit_->write(ByteView(outward_).subspan(outward_at_));
-      if (outward_at_ < outward_.size()) {
-        watcher_->want_read(false);  // on_circuit_writable resumes
-        return;
-      }
+  for (std::size_t moved = 0; moved < kPerTurn && !fd_ended_ && !ended_ && circuit_ != nullptr;) {
+    if (!outward_.empty()) {
+      if (!to_circuit(outward_)) return;
+      outward_ = Bytes();
     }
-    outward_.resize(tls::kInnerFragment);
-    outward_at_ = 0;
-    const ssize_t n = ::read(fd_.get(), outward_.data(), outward_.size());
-    outward_.resize(n > 0 ? static_cast<std::size_t>(n) : 0);
-    if (n < 0) {
-      if (!would_block()) cut();
-      return;
-    }
-    if (n == 0) {
+    const ssize_t n = ::read(fd_.get(), scratch.data(), scratch.size());
+    if (n > 0) {
+      moved += static_cast<std::size_t>(n);
+      if (!to_circuit(ByteView(scratch).first(static_cast<std::size_t>(n)))) return;
+    } else if (n == 0) {
       fd_ended_ = true;
       watcher_->want_read(false);
       circuit_->shutdown_write();
       maybe_done();
+    } else {
+      if (!would_block()) cut();
       return;
     }
-  }
-  if (circuit_ != nullptr && outward_at_ < outward_.size()) {
-    outward_at_ += circuit_->write(ByteView(outward_).subspan(outward_at_));
-    if (outward_at_ < outward_.size()) watcher_->want_read(false);
   }
 }
 
@@ -91,30 +99,31 @@ void Pump::on_circuit_readable() {
   to_fd();
 }
 
-// True when the descriptor has taken all that waited.
-bool Pump::flush_to_fd() {
-  while (inward_at_ < inward_.size()) {
-    ssize_t n =
-        ::send(fd_.get(), inward_.data() + inward_at_, inward_.size() - inward_at_, MSG_NOSIGNAL);
-    if (n < 0 && errno == ENOTSOCK)
-      n = ::write(fd_.get(), inward_.data() + inward_at_, inward_.size() - inward_at_);
+// False when the descriptor does not take all: the rest waits, on_fd resumes.
+bool Pump::to_descriptor(ByteView data) {
+  while (!data.empty()) {
+    ssize_t n = ::send(fd_.get(), data.data(), data.size(), MSG_NOSIGNAL);
+    if (n < 0 && errno == ENOTSOCK) n = ::write(fd_.get(), data.data(), data.size());
     if (n < 0) {
       if (would_block()) {
+        Bytes rest = to_bytes(data);
+        inward_ = std::move(rest);  // `data` may be in it
         watcher_->want_write(true);
       } else {
         cut();
       }
       return false;
     }
-    inward_at_ += static_cast<std::size_t>(n);
+    data = data.subspan(static_cast<std::size_t>(n));
   }
+  inward_ = Bytes();
   watcher_->want_write(false);
   return true;
 }
 
 void Pump::to_fd() {
-  for (int i = 0; !ended_; ++i) {
-    if (!flush_to_fd()) return;
+  for (std::size_t moved = 0; !ended_;) {
+    if (!inward_.empty() && !to_descriptor(inward_)) return;
     if (circuit_ended_) {
       if (circuit_ == nullptr) {
         ::shutdown(fd_.get(), SHUT_WR);
@@ -122,18 +131,24 @@ void Pump::to_fd() {
       }
       return;
     }
-    if (i == kRecordsPerTurn) {
+    if (moved >= kPerTurn) {
       loop_.defer([this, alive = alive_] {
         if (*alive && !ended_) to_fd();
       });
       return;
     }
-    inward_.resize(tls::kInnerFragment);
-    inward_at_ = 0;
-    const auto result = circuit_->read(inward_);
-    inward_.resize(result.kind == Circuit::ReadKind::kData ? result.n : 0);
-    if (result.kind == Circuit::ReadKind::kNothing) return;
-    if (result.kind == Circuit::ReadKind::kEnd) {
+    // Several records, one system call.
+    std::size_t n = 0;
+    auto kind = Circuit::ReadKind::kData;
+    while (kind == Circuit::ReadKind::kData && n + tls::kInnerFragment <= kBatch) {
+      const auto result = circuit_->read(MutableBytes(scratch).subspan(n));
+      kind = result.kind;
+      if (kind == Circuit::ReadKind::kData) n += result.n;
+    }
+    moved += n;
+    if (!to_descriptor(ByteView(scratch).first(n))) return;
+    if (kind == Circuit::ReadKind::kNothing) return;
+    if (kind == Circuit::ReadKind::kEnd) {
       circuit_ended_ = true;
       ::shutdown(fd_.get(), SHUT_WR);
       maybe_done();
@@ -155,8 +170,6 @@ void Pump::cut() {
 
 // All that is left of the peer's direction; false when it has no end.
 bool Pump::take_rest() {
-  inward_.erase(inward_.begin(), inward_.begin() + static_cast<std::ptrdiff_t>(inward_at_));
-  inward_at_ = 0;
   for (;;) {
     const std::size_t had = inward_.size();
     inward_.resize(had + tls::kInnerFragment);

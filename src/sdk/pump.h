@@ -29,11 +29,11 @@ class Pump final : public CircuitUser {
   void on_circuit_over(const Error& why) override;
 
  private:
-  static constexpr int kRecordsPerTurn = 8;
   void on_fd(loop::Watcher::Ready ready);
   void from_fd();
   void to_fd();
-  bool flush_to_fd();
+  bool to_circuit(ByteView data);
+  bool to_descriptor(ByteView data);
   bool take_rest();
   void maybe_done();
   void cut();
@@ -46,8 +46,6 @@ class Pump final : public CircuitUser {
   std::unique_ptr<loop::Watcher> watcher_;
   Bytes outward_;  // read from the descriptor, not yet taken by the circuit
   Bytes inward_;   // read from the circuit, not yet taken by the descriptor
-  std::size_t outward_at_ = 0;
-  std::size_t inward_at_ = 0;
   bool fd_ended_ = false;
   bool circuit_ended_ = false;
   bool ended_ = false;
