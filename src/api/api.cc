@@ -98,6 +98,19 @@ Status check_admin(const Deps& d, const Request& r, const store::Transaction& tx
   return {};
 }
 
+Result<std::uint64_t> enrolled_routers(const store::Transaction& tx, std::int64_t now_ms) {
+  std::uint64_t n = 0;
+  TRY_ASSIGN(const auto rows, tx.identities(store::Kind::kRouter, {1'000, 0}));
+  for (const auto& row : rows) {
+    TRY_ASSIGN(const auto certs, tx.certificates_of(row.id));
+    if (std::any_of(certs.begin(), certs.end(), [&](const store::CertificateRow& c) {
+          return c.revoked_ms == 0 && c.not_after_s * 1000 > now_ms;
+        }))
+      ++n;
+  }
+  return n;
+}
+
 Result<json::object> parse_body(const Request& r) {
   if (r.body.empty()) return json::object();
   if (r.body.size() > kMaxBody) return fail(Errc::kBadJson, "body is larger than 256 KiB");
@@ -205,7 +218,7 @@ Response Api::fleet(const Request& request, const std::string& path) const {
       TRY_ASSIGN(const auto head, write->log_head());
       // All that there are, not those that happen to be connected: the others go on by what they
       // know.
-      TRY_ASSIGN(const auto routers, write->count_identities(store::Kind::kRouter));
+      TRY_ASSIGN(const auto routers, enrolled_routers(*write, now));
       TRY(write->commit());
       write.reset();
       deps_.live.changed();

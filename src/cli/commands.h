@@ -35,6 +35,7 @@ Status up(const Common& common, const UpOptions& options);
 /// The part of `join` that stays: keeps the agent of a folder running.
 Status supervise_agent(const std::string& dir);
 Status down(const Common& common, const std::string& dir);
+/// status.cc
 Status network_status(const Common& common, const std::string& dir);
 
 // ---- admins and audit: admin_commands.cc

@@ -90,9 +90,10 @@ Status fits_a_socket(const std::string& dir) {
 
 Result<json::array> start_agent(const std::string& dir) {
   // A supervisor that is there (`up` has one for its own machine) starts it within a moment.
-  if (FolderLock::holder(dir + "/supervisor.lock") == 0 &&
-      !wait_until([&] { return ask_agent(dir, {{"request", "status"}}).has_value(); },
-                  FolderLock::holder(dir + "/../up.lock") == 0 ? 0 : kSupervisorMs))
+  TRY_ASSIGN(const int own, FolderLock::holder(dir + "/supervisor.lock"));
+  const int network = FolderLock::holder(dir + "/../up.lock").value_or(0);
+  if (own == 0 && !wait_until([&] { return ask_agent(dir, {{"request", "status"}}).has_value(); },
+                              network == 0 ? 0 : kSupervisorMs))
     TRY(spawn_detached({sibling("sally"), "supervise", "--dir", dir}, dir + "/supervisor.log"));
   json::object status;
   const auto asked = [&](const auto& done) {
@@ -101,11 +102,14 @@ Result<json::array> start_agent(const std::string& dir) {
     status = std::move(*s);
     return done();
   };
-  const auto online = [&] { return cell(status, "online") == "yes"; };
-  if (!wait_until(
-          [&] { return asked([&] { return online() || cell(status, "refused") == "yes"; }); },
-          kOnlineMs) ||
-      !online())
+  const auto is = [&](const char* fact) { return cell(status, fact) == "yes"; };
+  (void)wait_until([&] { return asked([&] { return is("online") || is("refused"); }); }, kOnlineMs);
+  if (status.empty())
+    return fail(Errc::kFailed,
+                "the agent of " + dir + " does not start\nread " + dir + "/agent.log",
+                Source::kLocal);
+  if (is("refused")) return fail(refused_device());
+  if (!is("online"))
     return fail(Errc::kUnreachable,
                 "no router was reached yet: " + cell(status, "last_error") +
                     "; the agent goes on trying\nsally status --dir " + dir,
@@ -157,7 +161,7 @@ Status join(const Common& c, const JoinOptions& o) {
                     {"CERTIFICATE UNTIL", "certificate_expires"},
                     {"SERVICES", "services"}});
   TRY(up);
-  const std::string option = o.dir.empty() ? "" : " --dir " + o.dir;
+  const std::string option = dir == device_dir({}, {}) ? "" : " --dir " + dir;
   const auto& services = told["services"].get_array();
   if (!o.run) {
     c.out.say("next: sally start --dir " + dir);
@@ -198,7 +202,7 @@ Status forward(const Common& c, const std::string& dir_option, const std::string
   }
   if (remove) {
     TRY(ask_agent(dir, request));
-    c.out.say("no forward to " + service + " any more");
+    c.out.done("no forward to " + service + " any more", {{"removed", true}, {"service", service}});
     return {};
   }
   Result<json::object> answer = json::object();

@@ -6,7 +6,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <optional>
+#include <vector>
 
 #include "base/fs.h"
 #include "cli/errors.h"
@@ -52,18 +52,23 @@ Status free_for(const std::string& path, const identity::Token& token) {
               Source::kConfig);
 }
 
-Result<identity::Identity> enroll_in_folder(const std::string& dir, const std::string& path,
-                                            const identity::Token& token, crypto::Role role) {
-  if (::access(dir.c_str(), W_OK | X_OK) != 0)
-    return fail(Errc::kFailed,
-                "cannot write in " + dir + ": " + std::strerror(errno) + "; the token was not used",
-                Source::kConfig);
-  TRY_ASSIGN(const auto one_at_a_time, FolderLock::take(path + ".lock"));
+Result<identity::Identity> enroll_in_folder(const std::string& path, const identity::Token& token,
+                                            crypto::Role role) {
   TRY(free_for(path, token));
   TRY_ASSIGN(auto identity, identity::blocking_enroll(token.text));
   if (identity.role != role) return fail(wrong_kind(identity.role, role, ""));
   TRY(identity::save(identity, path));
   return identity;
+}
+
+// The folders of a path that are not there, the innermost first.
+std::vector<std::string> missing_folders(std::string dir) {
+  std::vector<std::string> all;
+  while (!dir.empty() && !fs::exists(dir)) {
+    all.push_back(dir);
+    dir.resize(dir.find_last_of('/') == std::string::npos ? 0 : dir.find_last_of('/'));
+  }
+  return all;
 }
 
 }  // namespace
@@ -77,12 +82,17 @@ Result<identity::Identity> enroll_into(const std::string& dir, const std::string
     return fail(wrong_kind(*token.role, role, "; it was not used"));
   const std::string path = dir + "/" + file;
   TRY(free_for(path, token));
-  const bool made = !fs::exists(dir);
+  const auto missing = missing_folders(dir);
   TRY(fs::make_dirs(dir));
-  auto identity = enroll_in_folder(dir, path, token, role);
-  if (!identity && made) {
+  if (::access(dir.c_str(), W_OK | X_OK) != 0)
+    return fail(Errc::kFailed,
+                "cannot write in " + dir + ": " + std::strerror(errno) + "; the token was not used",
+                Source::kConfig);
+  TRY_ASSIGN(const auto one_at_a_time, FolderLock::take(path + ".lock"));
+  auto identity = enroll_in_folder(path, token, role);
+  if (!identity && !missing.empty()) {
     ::unlink((path + ".lock").c_str());
-    ::rmdir(dir.c_str());
+    for (const auto& folder : missing) ::rmdir(folder.c_str());
   }
   return identity;
 }

@@ -46,6 +46,8 @@ std::string_view error_name(Errc e) {
 }
 
 Exit exit_of(std::string_view code) {
+  if (const auto remote = remote_codes().find(code); remote != remote_codes().end())
+    return remote->second;
   struct Rule {
     std::string_view prefix;
     Exit exit;
@@ -105,8 +107,7 @@ Failure to_failure(const Error& error) {
     f.message.resize(line);
   }
   if (f.message.empty()) f.message = f.code;
-  const auto remote = remote_codes().find(f.code);
-  f.exit = remote != remote_codes().end() ? remote->second : exit_of(f.code);
+  f.exit = exit_of(f.code);
   return f;
 }
 

@@ -9,7 +9,7 @@
 
 namespace sally::cli {
 
-/// Exit codes, stable (README.md).
+/// Exit codes, stable (`sally --help`).
 enum Exit : std::uint8_t {
   kOk = 0,
   kFailed = 1,

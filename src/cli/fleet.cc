@@ -30,6 +30,7 @@ namespace json = boost::json;
 
 // Admins live 90 days: whoever works once in the last 30 gets a new certificate on the way.
 constexpr std::int64_t kRenewS = 30LL * 86'400;
+constexpr std::int64_t kRenewMs = 10'000;
 constexpr std::int64_t kAnswerMs = 15'000;
 
 std::string text_of(const json::object& o, const char* name) {
@@ -72,12 +73,12 @@ Error explain(Error e) {
             "): ended, or removed\nanother admin gives a token: sally admin token NAME; on "
             "the controller's machine `sally down` and `sally up` make a new one");
   }
-  const Exit exit = exit_of(e.code());
-  return Error(RemoteCode(e.code(), exit),
-               "the controller does not answer: " + e.context() +
-                   (exit == kUnreachable ? "\ndoes it run? On its machine: sally status, "
-                                           "sally up --detach"
-                                         : ""));
+  const bool away = exit_of(e.code()) == kUnreachable;
+  Error out = std::move(e).at("the controller does not answer");
+  if (!away) return out;
+  return Error(Errc::kUnreachable,
+               out.context() + "\ndoes it run? On its machine: sally status, sally up --detach",
+               Source::kPeer, true);
 }
 
 // URL of the controller of a network that `sally up` runs from this folder.
@@ -119,6 +120,14 @@ std::string device_dir(const std::string& dir, const std::string& context) {
   return fs::exists(base + "/identity.json") ? base : base + "/agent";
 }
 
+Error refused_device() {
+  return Error(
+      Errc::kDenied,
+      "the network refuses this device: removed, suspended, or enrolled again elsewhere"
+      "\nan admin knows: sally device list; where it is still there: sally device token NAME, "
+      "then sally join TOKEN here");
+}
+
 Error no_device(const std::string& dir) {
   if (::access((dir + "/identity.json").c_str(), F_OK) != 0 && errno == EACCES)
     return Error(Errc::kDenied, "cannot look into " + dir + ": permission denied", Source::kConfig);
@@ -129,16 +138,25 @@ Error no_device(const std::string& dir) {
                Source::kConfig);
 }
 
-Status Fleet::renew(const std::string& path) {
-  TRY_ASSIGN(const auto one_at_a_time, FolderLock::take(path + ".lock"));
+// One process renews, the others take what it has made.
+Status Fleet::renew() const {
+  TRY_ASSIGN(const auto one_at_a_time, FolderLock::take(path_ + ".lock", kRenewMs));
+  if (reload()) return {};
   TRY_ASSIGN(const auto v,
              post("/fleet/v1/tokens", json::object{{"kind", "admin"}, {"identity", identity_.id}}));
-  auto fresh = identity::blocking_enroll(cell(v.get_object(), "token"));
+  auto fresh = identity::blocking_enroll(text_of(v.get_object(), "token"));
   if (!fresh) return fail(std::move(fresh).error());
-  TRY(identity::save(*fresh, path));
-  fresh->controller = identity_.controller;
-  identity_ = std::move(*fresh);
+  TRY(identity::save(*fresh, path_));
+  (void)reload();
   return {};
+}
+
+bool Fleet::reload() const {
+  auto now = identity::load(path_);
+  if (!now || now->chain.front().der() == identity_.chain.front().der()) return false;
+  now->controller = identity_.controller;
+  identity_ = std::move(*now);
+  return true;
 }
 
 Result<Fleet> Fleet::open(const std::string& dir) {
@@ -159,17 +177,26 @@ Result<Fleet> Fleet::open(const std::string& dir) {
   // On the controller's own machine its public name need not lead back to it.
   if (const auto local = local_controller(dir)) identity->controller = *local;
   const std::int64_t left_s = identity->expires_s() - system_clock().unix_s();
-  Fleet fleet(std::move(*identity));
+  Fleet fleet(std::move(*identity), path);
   if (left_s > 0 && left_s < kRenewS) {
-    if (const Status s = fleet.renew(path); !s)
+    if (const Status s = fleet.renew(); !s)
       std::fprintf(stderr, "sally: warning: this admin's certificate ends in %lld days: %s\n",
                    static_cast<long long>(left_s / 86'400), s.error().text().c_str());
   }
   return fleet;
 }
 
+// Another command may have renewed the certificate since we read it.
 Result<json::value> Fleet::call(const std::string& method, const std::string& path,
-                                std::optional<json::value> body) const {
+                                const std::optional<json::value>& body) const {
+  auto answer = call_once(method, path, body);
+  if (!answer && exit_of(answer.error().code()) == kDenied && reload())
+    answer = call_once(method, path, body);
+  return answer;
+}
+
+Result<json::value> Fleet::call_once(const std::string& method, const std::string& path,
+                                     const std::optional<json::value>& body) const {
   TRY_ASSIGN(auto context, tls::Context::create(identity_.client_options({"http/1.1"}, true)));
   http::RequestOptions options;
   options.timeout_ms = kAnswerMs;

@@ -20,6 +20,8 @@ std::string context_dir(const std::string& option);
 /// The folder of this machine's device: `dir` where given, else the context where it holds an
 /// identity.json, else `agent` in it, which is where `up` keeps the agent it supervises.
 std::string device_dir(const std::string& dir, const std::string& context);
+/// kDenied: the routers do not take its certificate.
+Error refused_device();
 /// kNoContext: nothing has joined in `dir`.
 Error no_device(const std::string& dir);
 
@@ -49,11 +51,17 @@ class Fleet {
   [[nodiscard]] const identity::Identity& identity() const { return identity_; }
 
  private:
-  explicit Fleet(identity::Identity identity) : identity_(std::move(identity)) {}
+  Fleet(identity::Identity identity, std::string path)
+      : identity_(std::move(identity)), path_(std::move(path)) {}
   Result<boost::json::value> call(const std::string& method, const std::string& path,
-                                  std::optional<boost::json::value> body) const;
-  Status renew(const std::string& path);
-  identity::Identity identity_;
+                                  const std::optional<boost::json::value>& body) const;
+  Result<boost::json::value> call_once(const std::string& method, const std::string& path,
+                                       const std::optional<boost::json::value>& body) const;
+  Status renew() const;
+  /// True when the file holds another certificate than the one we use: from now on that one.
+  bool reload() const;
+  mutable identity::Identity identity_;
+  std::string path_;
 };
 
 /// One request to the agent that serves DIR, over its socket. kUnreachable where no agent runs.

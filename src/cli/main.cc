@@ -245,7 +245,6 @@ class Tree {
         "Make this machine a device, with a token of `sally device add`, and start its agent",
         "join TOKEN", [this](const Common& c) {
           a_.join.dir = a_.dir;
-          a_.join.run = !a_.remove;
           return cli::join(c, a_.join);
         });
     join->add_option("TOKEN", a_.join.token, kTokenHelp)->required();
@@ -253,7 +252,7 @@ class Tree {
     join->add_option(
         "--key", a_.join.key,
         "Where the private key lives: file (default); tpm and pkcs11:URI are not built yet");
-    join->add_flag("--no-run", a_.remove, "Do not start the agent");
+    join->add_flag("!--no-run", a_.join.run, "Do not start the agent");
     auto* start = command(app_, "start",
                           "Start the agent of a device that has joined: after `down`, a reboot",
                           "start --dir /var/lib/sallyport/agent",
@@ -349,12 +348,18 @@ int cli_main(int argc, char** argv) {
   app.add_option("-o,--output", asked.format, "table, wide, json, jsonl, csv, name");
   app.add_flag("-v,--verbose", asked.verbose, "Say on standard error what happens");
   const Tree tree(app, asked);
-  // `sally help device add` is `sally device add --help`.
+  // `sally help device add` is `sally device add --help`, whatever options stand before.
   std::vector<char*> words(argv, argv + argc);
   std::string help_flag = "--help";
-  if (argc > 1 && std::string_view(argv[1]) == "help") {
-    words.erase(words.begin() + 1);
-    words.push_back(help_flag.data());
+  for (std::size_t i = 1; i < words.size(); ++i) {
+    const std::string_view word = words[i];
+    if (word == "--context" || word == "-o" || word == "--output") ++i;
+    if (word.starts_with('-')) continue;
+    if (word == "help") {
+      words.erase(words.begin() + static_cast<std::ptrdiff_t>(i));
+      words.push_back(help_flag.data());
+    }
+    break;
   }
   try {
     app.parse(static_cast<int>(words.size()), words.data());

@@ -19,7 +19,6 @@
 #include "cli/commands.h"
 #include "cli/fleet.h"
 #include "cli/supervisor.h"
-#include "identity/identity.h"
 #include "loop/net.h"
 #include "loop/process.h"
 
@@ -30,7 +29,6 @@ namespace json = boost::json;
 
 constexpr std::int64_t kReadyMs = 20'000;
 constexpr std::int64_t kAgentMs = 5'000;
-constexpr std::int64_t kRecoverS = 30LL * 86'400;
 constexpr std::uint16_t kPort = 1280;
 constexpr std::uint16_t kRouterPort = 3022;
 
@@ -144,15 +142,9 @@ Status make_network(const UpOptions& o) {
 }
 
 // The owner is not locked out: who can start the network is its admin, whatever became of the file.
-Status recover_admin(const std::string& dir) {
-  const std::string path = dir + "/admin.json";
-  const auto identity = identity::load(path);
-  if (identity && identity->expires_s() > system_clock().unix_s() + kRecoverS) return {};
-  TRY(run_to_end(sibling("sally-controller"),
-                 {"admin", "--dir", dir + "/controller", "--admin-name",
-                  identity ? identity->name : "root", "--admin-identity", path}));
-  std::fprintf(stderr, "%s was %s: made again\n", path.c_str(), identity ? "about to end" : "lost");
-  return {};
+Status ensure_admin(const std::string& dir) {
+  return run_to_end(sibling("sally-controller"), {"admin", "--dir", dir + "/controller",
+                                                  "--admin-identity", dir + "/admin.json"});
 }
 
 // The last words of the programs that did not come up.
@@ -295,7 +287,8 @@ Status up(const Common& c, const UpOptions& given) {
     return fail(Errc::kConflict,
                 o.dir + " is the folder of a device\nname another one for the network with --dir",
                 Source::kConfig);
-  if (FolderLock::holder(o.dir + "/up.lock") != 0)
+  TRY_ASSIGN(const int running, FolderLock::holder(o.dir + "/up.lock"));
+  if (running != 0)
     return fail(Errc::kRunning,
                 "the network in " + o.dir + " is up already\nsally status, or sally down",
                 Source::kConfig);
@@ -324,7 +317,7 @@ Status up(const Common& c, const UpOptions& given) {
     TRY_ASSIGN(const auto making, FolderLock::take(o.dir + "/make.lock"));
     TRY(save_settings(o));  // first: a network without them could not be started again
     if (!there) TRY(make_network(o));
-    TRY(recover_admin(o.dir));
+    TRY(ensure_admin(o.dir));
   }
   if (o.detach) {
     TRY(spawn_detached({sibling("sally"), "up", "--dir", o.dir}, o.dir + "/up.log"));
@@ -389,14 +382,11 @@ Status down(const Common& c, const std::string& dir_option) {
   bool any = false;
   for (const char* name : {"/up.lock", "/supervisor.lock", "/agent/supervisor.lock"}) {
     const std::string lock = dir + name;
-    const int pid = FolderLock::holder(lock);
-    if (pid < 0)
-      return fail(Errc::kDenied, "cannot look into " + dir + ": permission denied",
-                  Source::kConfig);
+    TRY_ASSIGN(const int pid, FolderLock::holder(lock));
     if (pid == 0) continue;
     any = true;
     ::kill(pid, SIGTERM);
-    if (!wait_until([&] { return FolderLock::holder(lock) == 0; }, 10'000))
+    if (!wait_until([&] { return FolderLock::holder(lock).value_or(0) == 0; }, 10'000))
       return fail(Errc::kFailed, "process " + std::to_string(pid) + " does not end",
                   Source::kLocal);
   }

@@ -96,10 +96,7 @@ Status network_status(const Common& c, const std::string& dir_option) {
   if (fs::exists(agent + "/identity.json")) {
     take("agent", ask_agent(agent, {{"request", "status"}}));
     const auto& a = all.at("agent").get_object();
-    if (!wrong && cell(a, "refused") == "yes")
-      wrong = Error(Errc::kDenied,
-                    "the network refuses this device: removed, suspended, or enrolled again "
-                    "elsewhere\na new token: sally device token NAME, then sally join TOKEN here");
+    if (!wrong && cell(a, "refused") == "yes") wrong = refused_device();
     if (!wrong && cell(a, "online") == "no")
       wrong = Error(Errc::kUnreachable, "this device reaches no router: " + cell(a, "last_error"));
   }

@@ -2,17 +2,18 @@
 #include "cli/supervisor.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <cstring>
 #include <utility>
 
 #include "base/clock.h"
 #include "base/fs.h"
 #include "base/text.h"
+#include "cli/commands.h"
 #include "cli/errors.h"
 
 namespace sally::cli {
@@ -121,26 +122,35 @@ void Supervisor::stop(std::function<void()> done) {
   kill_timer_->arm(kKillAfterMs);
 }
 
-Result<FolderLock> FolderLock::take(const std::string& path) {
+Result<FolderLock> FolderLock::take(const std::string& path, std::int64_t wait_ms) {
   loop::Fd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-  if (!fd.valid()) return fail(Errc::kFailed, path + ": cannot be opened", Source::kConfig);
-  if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0)
-    return fail(Errc::kRunning, "already running (process " + std::to_string(holder(path)) + ")",
+  if (!fd.valid())
+    return fail(errno == EACCES ? Errc::kDenied : Errc::kFailed, path + ": " + std::strerror(errno),
                 Source::kConfig);
-  const std::string pid = std::to_string(::getpid()) + "\n";
-  if (::ftruncate(fd.get(), 0) != 0 || ::write(fd.get(), pid.data(), pid.size()) < 0)
-    return fail(Errc::kFailed, path + ": cannot be written", Source::kConfig);
+  struct flock whole{};
+  whole.l_type = F_WRLCK;
+  whole.l_whence = SEEK_SET;
+  if (!wait_until([&] { return ::fcntl(fd.get(), F_SETLK, &whole) == 0; }, wait_ms)) {
+    const int pid = holder(path).value_or(0);
+    return fail(Errc::kRunning,
+                "another process is at it" + (pid == 0 ? "" : " (" + std::to_string(pid) + ")"),
+                Source::kConfig);
+  }
   return FolderLock(std::move(fd));
 }
 
-int FolderLock::holder(const std::string& path) {
-  const loop::Fd fd(::open(path.c_str(), O_RDWR | O_CLOEXEC));
-  if (!fd.valid()) return errno == EACCES ? -1 : 0;
-  if (::flock(fd.get(), LOCK_SH | LOCK_NB) == 0) return 0;
-  char text[32] = {};
-  const ssize_t n = ::read(fd.get(), text, sizeof text - 1);
-  const auto pid = parse_u64(trim({text, n > 0 ? static_cast<std::size_t>(n) : 0}));
-  return pid ? static_cast<int>(*pid) : 0;
+Result<int> FolderLock::holder(const std::string& path) {
+  const loop::Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd.valid()) {
+    if (errno == ENOENT || errno == ENOTDIR) return 0;
+    return fail(errno == EACCES ? Errc::kDenied : Errc::kFailed, path + ": " + std::strerror(errno),
+                Source::kConfig);
+  }
+  struct flock whole{};
+  whole.l_type = F_WRLCK;
+  whole.l_whence = SEEK_SET;
+  if (::fcntl(fd.get(), F_GETLK, &whole) != 0 || whole.l_type == F_UNLCK) return 0;
+  return static_cast<int>(whole.l_pid);
 }
 
 }  // namespace sally::cli

@@ -45,13 +45,14 @@ class Supervisor {
   bool stopping_ = false;
 };
 
-/// The lock of a folder that one supervisor serves; the file holds its process id.
+/// The lock of a folder that one process works on. The kernel names who has it. A process must not
+/// ask holder() about a lock that it has itself: closing the file would give it back (fcntl(2)).
 class FolderLock {
  public:
-  /// kRunning with the process id of who has it.
-  static Result<FolderLock> take(const std::string& path);
-  /// Process id of the holder; 0 when nobody holds it, -1 when we may not look.
-  static int holder(const std::string& path);
+  /// kRunning, with the process, when another one has it for longer than `wait_ms`.
+  static Result<FolderLock> take(const std::string& path, std::int64_t wait_ms = 0);
+  /// Process id of the holder; 0 when nobody holds it. kDenied when we may not look.
+  static Result<int> holder(const std::string& path);
 
  private:
   explicit FolderLock(loop::Fd fd) : fd_(std::move(fd)) {}

@@ -8,6 +8,7 @@
 #include "base/fs.h"
 #include "base/text.h"
 #include "controller/errc.h"
+#include "identity/identity.h"
 #include "pki/authority.h"
 #include "pki/publish.h"
 #include "store/store.h"
@@ -172,27 +173,36 @@ Result<InitResult> init_network(const InitOptions& options, const Clock& clock, 
   return result;
 }
 
-Result<std::string> issue_admin(const std::string& dir, const std::string& admin_name,
-                                const std::string& identity_path, const Clock& clock,
-                                Random& random) {
+Result<bool> ensure_admin(const std::string& dir, const std::string& admin_name,
+                          const std::string& identity_path, const Clock& clock, Random& random) {
+  constexpr std::int64_t kLeftS = 30LL * 86'400;
   const std::int64_t now_ms = clock.unix_ms();
   TRY_ASSIGN(const auto store, store::open_sqlite(dir + "/" + kDatabaseFile, pki::store_hooks()));
   TRY_ASSIGN(const auto networks, store->networks());
   if (networks.size() != 1) return fail(Errc::kNoNetwork, dir, Source::kConfig);
   TRY_ASSIGN(auto tx, store->begin(networks.front(), now_ms));
+  const auto file = identity::load(identity_path);
+  if (file && file->role == crypto::Role::kAdmin && file->expires_s() > now_ms / 1000 + kLeftS) {
+    TRY_ASSIGN(const auto row, tx->identity(file->id));
+    TRY_ASSIGN(const auto certificate, tx->certificate(file->chain.front().serial_hex()));
+    if (row && row->removed_ms == 0 && row->standing == store::Standing::kActive && certificate &&
+        certificate->revoked_ms == 0)
+      return false;
+  }
+  const std::string& name = file ? file->name : admin_name;
   TRY_ASSIGN(const auto network, tx->network());
   TRY_ASSIGN(auto authority,
              pki::Authority::load(*tx, networks.front(), pki::KeyDir(dir + "/keys")));
   const std::vector<std::string> no_routers;
   Build b{no_routers, *tx, authority, now_ms, random, network.controller_url};
-  TRY_ASSIGN(auto admin, tx->identity_named(store::Kind::kAdmin, admin_name));
+  TRY_ASSIGN(auto admin, tx->identity_named(store::Kind::kAdmin, name));
   if (!admin) {
-    TRY_ASSIGN(admin, b.identity(random.hex(8), admin_name, store::Kind::kAdmin));
+    TRY_ASSIGN(admin, b.identity(random.hex(8), name, store::Kind::kAdmin));
   }
   TRY(tx->audit("system", "admin.issue", admin->id, {}));
   TRY(b.identity_file(identity_path, *admin, {admin->id, {}, {}}));
   TRY(tx->commit());
-  return admin->id;
+  return true;
 }
 
 }  // namespace sally::controller

@@ -50,11 +50,10 @@ struct InitResult {
 /// name, kind, controller, routers}.
 Result<InitResult> init_network(const InitOptions& options, const Clock& clock, Random& random);
 
-/// A fresh identity file for an admin, by the right of who can read the folder: for an owner whose
-/// certificate has ended or whose file is lost. Makes the admin where there is none of that name.
-/// Also beside a running controller. Returns the admin's id.
-Result<std::string> issue_admin(const std::string& dir, const std::string& admin_name,
-                                const std::string& identity_path, const Clock& clock,
-                                Random& random);
+/// The identity file of an admin who is taken for 30 days more, by the right of who can read the
+/// folder: made again where the file is lost, its certificate ends or is revoked, or the admin was
+/// removed; one that is good is left alone (false). Also beside a running controller.
+Result<bool> ensure_admin(const std::string& dir, const std::string& admin_name,
+                          const std::string& identity_path, const Clock& clock, Random& random);
 
 }  // namespace sally::controller

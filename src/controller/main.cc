@@ -115,10 +115,11 @@ int run_admin(const std::vector<std::string>& args) {
     return usage(ok.error().context());
   if (!in.has("--dir") || !in.has("--admin-identity"))
     return usage("--dir and --admin-identity are needed");
-  const auto id = issue_admin(in.one("--dir"), in.one("--admin-name", "root"),
-                              in.one("--admin-identity"), system_clock(), system_random());
-  if (!id) return failed(id.error());
-  std::printf("{\"admin_id\":%s}\n", json_quote(*id).c_str());
+  const std::string path = in.one("--admin-identity");
+  const auto made = ensure_admin(in.one("--dir"), in.one("--admin-name", "root"), path,
+                                 system_clock(), system_random());
+  if (!made) return failed(made.error());
+  if (*made) std::fprintf(stderr, "%s was lost or of no more use: made again\n", path.c_str());
   return 0;
 }
 

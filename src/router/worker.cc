@@ -132,8 +132,7 @@ void Worker::on_lane_up(lane::Lane& lane, const wire::Hello& peer) {
                                  {"serial", lane.peer().serial()},
                                  {"group", lane.session().group()}});
   push_routers(device);
-  // The newest card wins: the one from our own state, else what the device carries, else the
-  // controller's.
+  // Our own first, else what the device carries, else the controller's.
   if (const auto cached = shared_.cards.find(device.id, now_ms(), state());
       cached && use_card(device, *cached))
     return;

@@ -45,6 +45,12 @@ void Core::turn() {
   turning_ = false;
 }
 
+void Core::turn_until(const std::function<bool()>& done, std::int64_t timeout_ms) {
+  turning_ = true;
+  (void)loop_.run_until(done, timeout_ms);
+  turning_ = false;
+}
+
 void Core::end() {
   for (auto& [key, stream] : std::exchange(streams_, {})) stream->context_closed();
   for (auto& [id, listener] : std::exchange(listeners, {})) {
@@ -68,8 +74,7 @@ bool Core::delivering() {
 // Waits for that, kDrain at most.
 void Core::drain() {
   if (caller_loop()) {
-    (void)loop_.run_until([this] { return !delivering(); },
-                          std::chrono::milliseconds(kDrain).count());
+    turn_until([this] { return !delivering(); }, std::chrono::milliseconds(kDrain).count());
     return;
   }
   const auto until = std::chrono::steady_clock::now() + kDrain;
@@ -121,7 +126,7 @@ int Core::wait_online(int timeout_ms) {
   if (on_loop()) {
     if (!may_turn())
       return record_error(SALLY_E_WOULD_DEADLOCK, "sally_wait_online on the context's own thread");
-    (void)loop_.run_until(
+    turn_until(
         [&] {
           const std::lock_guard lock(mutex_);
           return decided();

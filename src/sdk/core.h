@@ -43,6 +43,7 @@ class Core : public std::enable_shared_from_this<Core> {
   [[nodiscard]] bool may_turn() const { return on_loop() == caller_loop() && !turning_; }
   /// One turn of a loop without a thread.
   void turn();
+  void turn_until(const std::function<bool()>& done, std::int64_t timeout_ms);
   [[nodiscard]] bool on_loop() const { return std::this_thread::get_id() == thread_id_; }
 
   /// Runs `f` on the loop's thread and waits for it. SALLY_E_CLOSED after shutdown.
@@ -100,7 +101,7 @@ class Core : public std::enable_shared_from_this<Core> {
   std::thread thread_;
   std::thread::id thread_id_;
   std::latch started_{1};
-  bool turning_ = false;  // in turn(): callbacks are running
+  bool turning_ = false;  // on the caller's loop: callbacks may be running
 
   std::mutex mutex_;
   std::condition_variable changed_;

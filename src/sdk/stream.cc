@@ -71,10 +71,12 @@ Result<std::size_t> BlockingStream::try_read(MutableBytes into) {
     lock.lock();
     if (auto taken = take(into)) return *std::move(taken);
   } else {
-    on_loop([](BlockingStream& s) {
-      s.pulling_ = true;
-      s.pull();
-    });
+    on_loop(
+        [](BlockingStream& s) {
+          s.pulling_ = true;
+          s.pull();
+        },
+        true);
   }
   wants_read_ = true;
   return fail(Errc::kWouldBlock, {}, Source::kLocal, true);
@@ -93,7 +95,7 @@ Result<std::size_t> BlockingStream::try_write(ByteView data) {
     lock.unlock();
     push();
   } else {
-    on_loop([](BlockingStream& s) { s.push(); });
+    on_loop([](BlockingStream& s) { s.push(); }, true);
   }
   return part.size();
 }

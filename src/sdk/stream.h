@@ -63,7 +63,7 @@ class BlockingStream final : public CircuitUser,
   void fail_with(Error why);
   /// [mutex] What there is to read; nullopt: nothing yet.
   std::optional<Result<std::size_t>> take(MutableBytes into);
-  /// [mutex, loop] Tells who waits in select, poll or a thread.
+  /// [mutex, loop] Tells a thread that waits, and `ready`.
   void changed(bool readable, bool writable);
   void drop();
   template <typename F>

@@ -195,6 +195,25 @@ TEST_F(CallerLoopTest, TheWrongThreadAndTheWrongMomentAreRefused) {
   ASSERT_TRUE(until([&] { return inside.called; }));
   EXPECT_EQ(inside.run, SALLY_E_WOULD_DEADLOCK);
   EXPECT_EQ(inside.wait, SALLY_E_WOULD_DEADLOCK);
+  // Nor from a callback inside a call that waits.
+  struct Waiting {
+    sally_context* ctx = nullptr;
+    int run = 1;
+  } waiting;
+  const std::string host_path = dir + "/host.json";
+  sally_options w = SALLY_OPTIONS_INIT;
+  w.identity_path = host_path.c_str();
+  w.flags = SALLY_CALLER_LOOP;
+  w.user = &waiting;
+  w.on_event = [](void* user, sally_event, const char*) {
+    auto& x = *static_cast<Waiting*>(user);
+    if (x.run == 1) x.run = sally_loop_run(x.ctx);
+    sally_close(x.ctx);
+  };
+  ASSERT_EQ(sally_open(&w, &waiting.ctx), SALLY_OK);
+  EXPECT_EQ(sally_wait_online(waiting.ctx, 10'000), SALLY_OK);
+  EXPECT_EQ(waiting.run, SALLY_E_WOULD_DEADLOCK);
+  sally_close(waiting.ctx);
   // A context with a thread of its own has no such loop.
   const std::string path = dir + "/host.json";
   sally_options o = SALLY_OPTIONS_INIT;
