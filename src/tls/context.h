@@ -55,7 +55,7 @@ struct ContextOptions {
   PeerCertificate peer_certificate = PeerCertificate::kRequired;
   /// A server with several protocols on one port: whoever chose this one shows a certificate of one
   /// of these roles, whatever `peer_certificate` and `roles` say, or sees the alerts of any
-  /// refusal.
+  /// refusal; and has X25519 in its key exchange, whatever `allow_p256` says.
   struct Strict {
     std::string alpn;
     std::vector<Role> roles;

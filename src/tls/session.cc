@@ -248,6 +248,12 @@ int alpn_callback(SSL* ssl, const unsigned char** out, unsigned char* out_size,
       if (at + 1 + size > in_size) break;
       if (size != name.size() || std::memcmp(in + at + 1, name.data(), size) != 0) continue;
       if (const auto& strict = impl->options.strict; strict && strict->alpn == name) {
+        // The group was chosen from the client's key shares before; others on this port may have
+        // any.
+        const char* group = SSL_get0_group_name(ssl);
+        const std::string_view name_of_group = group == nullptr ? "" : group;
+        if (name_of_group != "X25519MLKEM768" && name_of_group != "x25519")
+          return SSL_TLSEXT_ERR_ALERT_FATAL;
         // Runs before our CertificateRequest leaves.
         SSL_set_verify(ssl, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
         static_cast<Session::Impl*>(SSL_get_app_data(ssl))->expected.roles = strict->roles;

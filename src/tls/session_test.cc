@@ -358,6 +358,7 @@ TEST(Session, AStrictProtocolNeedsItsRolesOnAPortThatIsOpenToAll) {
   o.alpn_optional = true;
   o.peer_certificate = PeerCertificate::kOptional;
   o.strict = {.alpn = "sally-ctrl/1", .roles = {Role::kRouter}};
+  o.allow_p256 = true;
   const auto context = test_context(std::move(o));
   const auto attempt = [&](std::string alpn, const crypto::TestLeaf* who) {
     auto co = test_options(pki, Side::kClient, who, &clock);
