@@ -121,6 +121,14 @@ Status make_dirs(const std::string& path, unsigned mode) {
   return {};
 }
 
+Status not_shared(const std::string& dir) {
+  struct stat st{};
+  if (::stat(dir.c_str(), &st) != 0) return errno_error(dir, "stat");
+  if ((st.st_mode & (S_IWGRP | S_IWOTH)) == 0) return {};
+  return fail(Errc::kDenied, dir + ": others may write in this folder\nchmod go-w " + dir,
+              Source::kConfig);
+}
+
 bool exists(const std::string& path) {
   return ::access(path.c_str(), F_OK) == 0;
 }

@@ -21,6 +21,8 @@ Status write_file_atomic(const std::string& path, ByteView content, unsigned mod
 /// Makes the folder and its parents; mode applies to all it makes.
 Status make_dirs(const std::string& path, unsigned mode = 0700);
 bool exists(const std::string& path);
+/// kDenied where others than its owner may write in the folder: what we keep there could be theirs.
+Status not_shared(const std::string& dir);
 Status remove_file(const std::string& path);
 
 }  // namespace sally::fs

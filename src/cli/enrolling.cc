@@ -3,9 +3,11 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <optional>
 #include <vector>
 
 #include "base/fs.h"
@@ -39,24 +41,40 @@ Error wrong_kind(crypto::Role is, crypto::Role wanted, const char* used) {
   return Error(Errc::kUsage, std::move(text), Source::kConfig);
 }
 
-// What is in the way of the new file.
-Status free_for(const std::string& path, const identity::Token& token) {
-  if (!fs::exists(path)) return {};
-  const auto now = identity::load(path);
-  if (now && now->id == token.subject &&
-      (token.network.empty() || token.network.str() == now->network.str()))
-    return {};
-  return fail(Errc::kConflict,
-              path + " exists: this folder belongs to " + (now ? now->name : "another identity") +
-                  " already\nname another folder with --dir",
-              Source::kConfig);
+Error in_the_way(const std::string& path, const std::string& whose) {
+  return Error(Errc::kConflict,
+               path + " exists: this folder belongs to " + whose +
+                   " already\nname another folder with --dir",
+               Source::kConfig);
+}
+
+// What is in the way of the new file: nothing, or the same identity by what the token says.
+Result<std::optional<identity::Identity>> free_for(const std::string& path,
+                                                   const identity::Token& token) {
+  if (!fs::exists(path)) return std::nullopt;
+  auto now = identity::load(path);
+  if (!now) return fail(in_the_way(path, "another identity"));
+  if (now->id != token.subject || token.network.str() != now->network.str())
+    return fail(in_the_way(path, now->name));
+  return std::optional(std::move(*now));
+}
+
+// What a token says nobody has signed for us: a new identity replaces an old one only where the
+// same authorities vouch for it.
+bool same_identity(const identity::Identity& old, const identity::Identity& fresh) {
+  return old.id == fresh.id && old.role == fresh.role && old.network == fresh.network &&
+         std::ranges::all_of(fresh.anchors, [&](const auto& anchor) {
+           return std::ranges::any_of(old.anchors,
+                                      [&](const auto& a) { return a.der() == anchor.der(); });
+         });
 }
 
 Result<identity::Identity> enroll_in_folder(const std::string& path, const identity::Token& token,
                                             crypto::Role role) {
-  TRY(free_for(path, token));
+  TRY_ASSIGN(const auto old, free_for(path, token));
   TRY_ASSIGN(auto identity, identity::blocking_enroll(token.text));
   if (identity.role != role) return fail(wrong_kind(identity.role, role, ""));
+  if (old && !same_identity(*old, identity)) return fail(in_the_way(path, old->name));
   TRY(identity::save(identity, path));
   return identity;
 }
@@ -81,9 +99,10 @@ Result<identity::Identity> enroll_into(const std::string& dir, const std::string
   if (token.role && *token.role != role)
     return fail(wrong_kind(*token.role, role, "; it was not used"));
   const std::string path = dir + "/" + file;
-  TRY(free_for(path, token));
+  TRY(free_for(path, token));  // before anything is made; asked again under the lock
   const auto missing = missing_folders(dir);
   TRY(fs::make_dirs(dir));
+  TRY(fs::not_shared(dir));
   if (::access(dir.c_str(), W_OK | X_OK) != 0)
     return fail(Errc::kFailed,
                 "cannot write in " + dir + ": " + std::strerror(errno) + "; the token was not used",

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -162,6 +163,14 @@ std::string last_words(const std::string& dir) {
   return all;
 }
 
+// Keys do not go where somebody else may move them.
+Status ours(const std::string& dir) {
+  struct stat st{};
+  if (::stat(dir.c_str(), &st) == 0 && st.st_uid == ::geteuid()) return {};
+  return fail(Errc::kDenied, dir + " belongs to another user\nname a folder of your own with --dir",
+              Source::kConfig);
+}
+
 // A machine need not know its own public name, but its own agent and most mistakes do.
 void warn_of_name(const std::string& name) {
   addrinfo* found = nullptr;
@@ -262,7 +271,8 @@ bool wait_until(const std::function<bool()>& done, std::int64_t timeout_ms) {
 
 Status spawn_detached(const std::vector<std::string>& args, const std::string& log_path) {
   loop::Loop loop;
-  const loop::Fd log(::open(log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+  const loop::Fd log(
+      ::open(log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600));
   loop::ProcessOptions options;
   options.program = args.front();
   options.args.assign(args.begin() + 1, args.end());
@@ -313,6 +323,8 @@ Status up(const Common& c, const UpOptions& given) {
     return fail(Errc::kUsage, "--listen \"" + o.listen + "\" is no IP address", Source::kConfig);
   TRY(check_ports(o));
   TRY(fs::make_dirs(o.dir));
+  TRY(fs::not_shared(o.dir));
+  TRY(ours(o.dir));
   {
     TRY_ASSIGN(const auto making, FolderLock::take(o.dir + "/make.lock"));
     TRY(save_settings(o));  // first: a network without them could not be started again

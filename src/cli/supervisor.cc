@@ -62,7 +62,8 @@ void Supervisor::run(Child& child) {
     child.timer->arm(kWaitForFileMs);
     return;
   }
-  const loop::Fd log(::open(p.log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+  const loop::Fd log(
+      ::open(p.log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600));
   child.started_ms = loop_.now_ms();
   loop::ProcessOptions options;
   options.program = p.path;
@@ -90,8 +91,8 @@ void Supervisor::ended(Child& child, loop::Process::Exit exit) {
                            " warn supervisor.ended program=" + child.program.name +
                            " code=" + std::to_string(exit.code) +
                            " signal=" + std::to_string(exit.signal) + "\n";
-  const loop::Fd log(
-      ::open(child.program.log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+  const loop::Fd log(::open(child.program.log_path.c_str(),
+                            O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (log.valid()) [[maybe_unused]]
     const auto n = ::write(log.get(), line.data(), line.size());
   const bool stable = loop_.now_ms() - child.started_ms > kStableMs;
@@ -123,7 +124,7 @@ void Supervisor::stop(std::function<void()> done) {
 }
 
 Result<FolderLock> FolderLock::take(const std::string& path, std::int64_t wait_ms) {
-  loop::Fd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  loop::Fd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!fd.valid())
     return fail(errno == EACCES ? Errc::kDenied : Errc::kFailed, path + ": " + std::strerror(errno),
                 Source::kConfig);

@@ -53,6 +53,11 @@ void Network::take(std::unique_ptr<tls::Stream> stream) {
                                        {"remote", stream->remote().str()}});
     return;
   }
+  // Again: a handshake may have been held back over a removal.
+  if (const Status s = admit(*who); !s) {
+    log::warn("control lane refused", {{"peer", who->uri()}, {"why", s.error().text()}});
+    return;
+  }
   lane::LaneOptions o;
   o.hello.network = id_.str();
   o.hello.epoch = epoch_;

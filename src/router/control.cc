@@ -15,6 +15,7 @@ constexpr std::size_t kMaxEvents = 4'096;
 constexpr std::size_t kEventsPerMessage = 64;
 constexpr std::int64_t kEventDelayMs = 100;
 constexpr std::int64_t kReportDelayMs = 20;
+constexpr std::size_t kReportPerMs = 2;
 
 }  // namespace
 
@@ -118,7 +119,9 @@ void Router::report_terminators(unsigned worker) {
   if (report_asked_.exchange(true)) return;  // one call waits, however many bind
   at_desk(worker, [this] {
     report_asked_ = false;
-    if (!report_timer_.armed()) report_timer_.arm(kReportDelayMs);
+    // A long list goes less often, however fast its hosts bind and unbind.
+    const auto more = static_cast<std::int64_t>(shared_.terminators.size() / kReportPerMs);
+    if (!report_timer_.armed()) report_timer_.arm(kReportDelayMs + more);
   });
 }
 

@@ -7,9 +7,12 @@
 
 namespace sally::router {
 
-void Terminators::forget(const lane::Lane* lane) {
+void Terminators::forget(const lane::Lane* lane, const std::string& device) {
   const auto it = of_lane_.find(lane);
   if (--it->second == 0) of_lane_.erase(it);
+  const auto own = of_device_.find(device);
+  if (--own->second == 0) of_device_.erase(own);
+  --size_;
 }
 
 std::optional<std::string> Terminators::put(wire::Terminator record, unsigned worker,
@@ -19,8 +22,8 @@ std::optional<std::string> Terminators::put(wire::Terminator record, unsigned wo
   if (known != by_service_.end()) {
     for (Entry& e : known->second) {
       if (e.record.device != record.device || e.record.instance != record.instance) continue;
+      if (const auto old = of_lane_.find(e.at.lane); --old->second == 0) of_lane_.erase(old);
       ++of_lane_[&lane];
-      forget(e.at.lane);
       e.at.worker = worker;
       e.at.lane = &lane;
       record.id = e.at.id;  // circuits opened before count on it
@@ -28,9 +31,12 @@ std::optional<std::string> Terminators::put(wire::Terminator record, unsigned wo
       return e.at.id;
     }
   }
-  std::size_t& used = of_lane_[&lane];
-  if (used >= kMaxPerLane) return std::nullopt;
-  ++used;
+  if (const auto own = of_device_.find(record.device);
+      own != of_device_.end() && own->second >= kMaxPerDevice)
+    return std::nullopt;
+  ++of_device_[record.device];
+  ++of_lane_[&lane];
+  ++size_;
   Candidate at{.id = record.id,
                .service = record.service,
                .device = DeviceId(record.device),
@@ -95,10 +101,23 @@ std::optional<Candidate> Terminators::find(const std::string& service,
 wire::Terminators Terminators::report() const {
   const std::lock_guard lock(mutex_);
   wire::Terminators out;
+  std::size_t bytes = 0;
   for (const auto& [service, entries] : by_service_) {
-    for (const Entry& e : entries) out.entries.push_back(e.record);
+    for (const Entry& e : entries) {
+      constexpr std::size_t kOverhead = 64;
+      bytes += kOverhead + e.record.id.size() + e.record.service.size() + e.record.device.size() +
+               e.record.router.size() + e.record.proof.size() + e.record.leaf.size() +
+               e.record.issuing.size();
+      if (bytes > kMaxReport) return out;
+      out.entries.push_back(e.record);
+    }
   }
   return out;
+}
+
+std::size_t Terminators::size() const {
+  const std::lock_guard lock(mutex_);
+  return size_;
 }
 
 }  // namespace sally::router

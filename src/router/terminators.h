@@ -56,13 +56,15 @@ struct Candidate {
 /// Soft state: who hosts what at this router, on which worker.
 /// Owner: the router. Thread: any; one lock, held while the terminators of one service are ranked,
 /// or one pass over all when a lane goes, a policy changes or the list is reported. A worker adds
-/// and removes what stands on its own lanes only. Failure: caps; a full lane is refused.
+/// and removes what stands on its own lanes only. Failure: caps; a device with too many is refused.
 class Terminators {
  public:
-  static constexpr std::size_t kMaxPerLane = 1'000;
+  static constexpr std::size_t kMaxPerDevice = 1'000;
+  /// Bytes of a report, below what a control message may have.
+  static constexpr std::size_t kMaxReport = std::size_t{6} << 20U;
 
   /// Replaces the entry of the same service, device and instance, whichever lane has it, and keeps
-  /// its id. The entry's id; none when the lane has too many.
+  /// its id. The entry's id; none when the device has too many, on all its lanes.
   std::optional<std::string> put(wire::Terminator record, unsigned worker, lane::Lane& lane);
   bool remove(const std::string& service, const wire::InstanceId& instance, const lane::Lane& lane);
   /// All of a lane that is gone; true when there was one.
@@ -79,7 +81,10 @@ class Terminators {
   [[nodiscard]] std::vector<Candidate> choose(const std::string& service, Random& random) const;
   [[nodiscard]] std::optional<Candidate> find(const std::string& service,
                                               const std::string& id) const;
+  /// As many as one report may carry; the rest is not listed at the controller, and dialed all the
+  /// same.
   [[nodiscard]] wire::Terminators report() const;
+  [[nodiscard]] std::size_t size() const;
 
  private:
   struct Entry {
@@ -99,16 +104,18 @@ class Terminators {
   bool erase_from(std::vector<Entry>& entries, F f) {
     const auto n = std::erase_if(entries, [&](const Entry& e) {
       if (!f(e)) return false;
-      forget(e.at.lane);
+      forget(e.at.lane, e.record.device);
       return true;
     });
     return n != 0;
   }
-  void forget(const lane::Lane* lane);
+  void forget(const lane::Lane* lane, const std::string& device);
 
   mutable std::mutex mutex_;  // all below
   std::unordered_map<std::string, std::vector<Entry>> by_service_;
   std::unordered_map<const lane::Lane*, std::size_t> of_lane_;
+  std::unordered_map<std::string, std::size_t> of_device_;
+  std::size_t size_ = 0;
 };
 
 }  // namespace sally::router

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "router/terminators.h"
+#include "wire/frame.h"
 
 #include <gtest/gtest.h>
 
@@ -54,15 +55,34 @@ TEST_F(TerminatorsTest, PrecedenceThenCostAndLoad) {
   EXPECT_EQ(all.choose("s", random)[0].id, "x");
 }
 
-TEST_F(TerminatorsTest, ALaneHasACap) {
-  for (std::size_t i = 0; i < Terminators::kMaxPerLane; ++i) {
-    ASSERT_TRUE(all.put(record("t" + std::to_string(i), "s" + std::to_string(i), 1), 0, lane(0)));
+TEST_F(TerminatorsTest, ADeviceHasACapOnAllItsLanes) {
+  for (std::size_t i = 0; i < Terminators::kMaxPerDevice; ++i) {
+    const std::string n = std::to_string(i);
+    ASSERT_TRUE(all.put(record("t" + n, "s" + n, 1), 0, lane(i % 2)));
   }
   EXPECT_FALSE(all.put(record("more", "more", 1), 0, lane(0)));
+  EXPECT_FALSE(all.put(record("more", "more", 1), 1, lane(1)));
   EXPECT_TRUE(all.put(record("again", "s7", 1), 0, lane(0)));
-  EXPECT_TRUE(all.put(record("more", "more", 1), 0, lane(1)));
   EXPECT_TRUE(all.remove("s7", {1}, lane(0)));
   EXPECT_TRUE(all.put(record("room", "room", 1), 0, lane(0)));
+  EXPECT_EQ(all.size(), Terminators::kMaxPerDevice);
+  EXPECT_TRUE(all.remove_lane(lane(0)));
+  EXPECT_TRUE(all.remove_lane(lane(1)));
+  EXPECT_EQ(all.size(), 0U);
+  EXPECT_TRUE(all.put(record("fresh", "fresh", 1), 0, lane(0)));
+}
+
+TEST_F(TerminatorsTest, AReportFitsAControlMessage) {
+  for (std::size_t i = 0; i < 3'000; ++i) {
+    const std::string n = std::to_string(i);
+    auto r = record("t" + n, "s", 1, static_cast<std::uint32_t>(i));
+    r.device = "d" + n;
+    r.proof.resize(4'000);
+    ASSERT_TRUE(all.put(std::move(r), 0, lane(0)));
+  }
+  const auto report = all.report();
+  EXPECT_GT(report.entries.size(), 1'000U);
+  EXPECT_LT(wire::encode(wire::Control{report}).size(), wire::kMaxControlMessage);
 }
 
 }  // namespace

@@ -101,6 +101,13 @@ trust::Context Worker::trust_context() const {
 }
 
 void Worker::accept(std::unique_ptr<tls::Stream> stream) {
+  // Again: whoever held the end of a handshake back over a new state was in no table when that was
+  // enforced.
+  if (const Status s = admit(*stream->peer()); !s) {
+    log::warn("router.device_refused",
+              {{"device", stream->peer()->id()}, {"why", s.error().text()}});
+    return;
+  }
   auto device = std::make_unique<Device>(options());
   device->id = stream->peer()->id();
   lane::LaneOptions how;

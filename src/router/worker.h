@@ -99,7 +99,7 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
   struct Device {
     explicit Device(const RouterOptions& o)
         : dials(o.dials_per_s, o.dial_burst),
-          binds(o.binds_per_s, static_cast<double>(Terminators::kMaxPerLane)) {}
+          binds(o.binds_per_s, static_cast<double>(Terminators::kMaxPerDevice)) {}
     std::unique_ptr<lane::Lane> lane;
     std::string id;
     std::optional<trust::VerifiedCard> card;  ///< none yet, or dropped as stale

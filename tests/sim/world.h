@@ -57,6 +57,7 @@ class FakeController final : public lane::LaneOwner {
                                      options.hello.network = pki_.network;
                                      options.tell_time = true;
                                      options.max_labels = 0;
+                                     options.max_control = wire::kMaxControlMessage;
                                      lanes_.push_back(std::make_unique<lane::Lane>(
                                          loop_, pool_, std::move(s), *this, std::move(options)));
                                    }));
@@ -105,6 +106,18 @@ class FakeController final : public lane::LaneOwner {
                             .standing = wire::Standing::kRevoked,
                             .credential_epoch = 1,
                             .attr_epoch = 0,
+                            .at_ms = now_ms()}});
+  }
+  /// As the controller does it: the older certificate is revoked, its cards die by the epoch.
+  void enroll_again(const std::string& id, const std::string& old_serial) {
+    auto& card = cards_[id];
+    ++card.credential_epoch;
+    hold_op({wire::RevokedCertificate{
+        .serial = old_serial, .not_after_ms = now_ms() + 3'600'000, .at_ms = now_ms()}});
+    op({wire::IdentityState{.id = id,
+                            .standing = wire::Standing::kActive,
+                            .credential_epoch = card.credential_epoch,
+                            .attr_epoch = card.attr_epoch,
                             .at_ms = now_ms()}});
   }
   void op(wire::StateOp o) {
