@@ -12,6 +12,11 @@ set(SALLY_LIB_json boost_json)
 set(SALLY_LIB_sqlite sqlite3)
 set(SALLY_LIB_cli11 "")
 set(SALLY_LIB_qrencode qrencode)
+if(SALLY_PORTABLE)  # cmake/portable.cmake
+  foreach(lib IN ITEMS sodium uv llhttp json sqlite)
+    set(SALLY_LIB_${lib} -l:lib${SALLY_LIB_${lib}}.a)
+  endforeach()
+endif()
 
 # Declares one folder: its library, its test program, its fuzz targets.
 function(sally_folder name folders libraries)
@@ -99,5 +104,5 @@ function(sally_app app)
   else()
     string(REPLACE "sally-" "" folder ${app})
   endif()
-  target_link_libraries(${app} PRIVATE sally_${folder})
+  target_link_libraries(${app} PRIVATE sally_${folder} $<TARGET_NAME_IF_EXISTS:sally_glibc>)
 endfunction()
