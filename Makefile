@@ -4,7 +4,7 @@ SHELL := /bin/bash
 RUN := ./scripts/root
 JOBS ?= $(shell nproc)
 
-.PHONY: help demo test test-unit test-asan test-tsan test-counts test-integration build exec shell bench lint format fuzz clean
+.PHONY: help demo test test-unit test-asan test-tsan test-counts test-integration test-package package cross build exec shell bench lint format fuzz clean
 help:
 	@sed -n 's/^## //p' Makefile
 
@@ -16,7 +16,7 @@ demo: build-release
 test:
 	@$(RUN) scripts/test all
 
-## make test-unit | test-asan | test-tsan | test-counts | test-integration    one part of it
+## make test-unit | test-asan | test-tsan | test-counts | test-integration | test-package    one part of it
 test-unit test-asan test-tsan test-counts test-integration:
 	@$(RUN) scripts/test $(@:test-%=%)
 
@@ -28,6 +28,16 @@ build-%:
 bench: build-release
 	@$(RUN) scripts/build release bare_relay bench_load
 	@$(RUN) tests/bench/bench.py --only '$(ONLY)'
+
+## make package           Debian packages, a self-contained directory, SBOMs, in build/package/; make test-package: tries them
+# Git does not see a linked work tree from inside the root.
+package test-package: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
+package:
+	@$(RUN) scripts/package
+
+## make cross             the agent for arm64, and its tests under qemu-user (a root of its own, 1.4 GB)
+cross:
+	@scripts/cross
 
 ## make lint              format, tidy of changed files, layers
 lint:

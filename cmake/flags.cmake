@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # Warnings, hardening, sanitizers: one place for every target.
+if(CMAKE_SYSTEM_PROCESSOR STREQUAL "aarch64")
+  set(arm -mbranch-protection=standard)
+else()
+  set(x86 -fcf-protection)
+endif()
 add_compile_options(-Wall -Wextra -Wpedantic -Wshadow $<$<COMPILE_LANGUAGE:CXX>:-Wnon-virtual-dtor> $<$<COMPILE_LANGUAGE:CXX>:-Wold-style-cast> -Wcast-qual
   -Wformat=2 -Wundef -Wvla -Wimplicit-fallthrough -Werror -fvisibility=hidden -fno-omit-frame-pointer
-  -fstack-protector-strong -fstack-clash-protection -fcf-protection -fno-strict-aliasing)
+  -fstack-protector-strong -fstack-clash-protection ${x86} -fno-strict-aliasing ${arm})
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   add_compile_options(-Wno-missing-field-initializers -Wno-maybe-uninitialized -Wno-stringop-overflow -Wno-stringop-overread -Wno-array-bounds -Wno-restrict $<$<COMPILE_LANGUAGE:CXX>:-Wno-dangling-reference>)
 else()

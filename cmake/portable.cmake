@@ -4,6 +4,7 @@
 option(SALLY_PORTABLE "Programs that run on other distributions" OFF)
 if(SALLY_PORTABLE)
   set(OPENSSL_USE_STATIC_LIBS TRUE)
+  set(CMAKE_DISABLE_FIND_PACKAGE_PkgConfig TRUE)  # from it FindOpenSSL learns of ZLIB::ZLIB, which nobody has
   # libcrypto.a wants these two; Debian has them as shared libraries without a linker name.
   link_libraries(-l:libzstd.so.1 -l:libz.so.1)
   add_link_options(-static-libstdc++ -static-libgcc -Wl,--as-needed -Wl,--wrap=fmod)

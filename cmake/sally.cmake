@@ -105,4 +105,7 @@ function(sally_app app)
     string(REPLACE "sally-" "" folder ${app})
   endif()
   target_link_libraries(${app} PRIVATE sally_${folder} $<TARGET_NAME_IF_EXISTS:sally_glibc>)
+  if(SALLY_PORTABLE)
+    target_link_options(${app} PRIVATE -Wl,-Map=$<TARGET_FILE:${app}>.map)  # what is inside: packaging/sbom.py
+  endif()
 endfunction()

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <filesystem>
 
 #include "base/backoff.h"
 #include "base/bytes.h"
@@ -188,7 +189,7 @@ class FsTest : public ::testing::Test {
     ASSERT_NE(::mkdtemp(name), nullptr);
     dir_ = name;
   }
-  void TearDown() override { std::system(("rm -rf " + dir_).c_str()); }
+  void TearDown() override { std::filesystem::remove_all(dir_); }
   std::string dir_;
 };
 

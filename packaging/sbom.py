@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is inside a program, from the build itself: libraries from its dynamic section, static ones from the linker's map, headers
+from the compiler's dependencies; name and version from dpkg. As CycloneDX 1.5."""
+import json
+import re
+import subprocess
+import uuid
+from datetime import datetime, timezone
+from functools import cache
+from pathlib import Path
+
+# By source package. A library that is not here stops the packaging: somebody has to read its licence first.
+LICENCES = {
+    "boost1.83": "BSL-1.0",
+    "cli11": "BSD-3-Clause",
+    "fmtlib": "MIT",
+    "gcc-14": "GPL-3.0-or-later WITH GCC-exception-3.1",
+    "glibc": "LGPL-2.1-or-later",
+    "libsodium": "ISC",
+    "libuv1": "MIT",
+    "libzstd": "BSD-3-Clause",
+    "node-undici": "MIT",  # llhttp
+    "openssl": "Apache-2.0",
+    "protozero": "BSD-2-Clause",
+    "qrencode": "LGPL-2.1-or-later",
+    "sqlite3": "blessing",
+    "zlib": "Zlib",
+}
+NOT_COMPILED_IN = {"glibc", "linux", "gcc-14"}  # as headers
+
+
+def run(*command):
+    return subprocess.run([str(c) for c in command], stdout=subprocess.PIPE, check=True, text=True).stdout
+
+
+def needed(program):
+    return re.findall(r"\(NEEDED\).*\[(.+)\]", run("readelf", "-dW", program))
+
+
+@cache
+def library_path(soname):
+    for line in run("/sbin/ldconfig", "-p").splitlines():
+        name, _, path = line.strip().partition(" ")
+        if name == soname and "x86-64" in line:
+            return Path(path.rsplit("=> ", 1)[1])
+    raise SystemExit(f"package: {soname} is on no library path")
+
+
+def closure(program):
+    """Sonames of all shared libraries that a program loads."""
+    seen, todo = set(), needed(program)
+    while todo:
+        soname = todo.pop()
+        if soname not in seen:
+            seen.add(soname)
+            todo += needed(library_path(soname))
+    return seen
+
+
+@cache
+def package_of(path):
+    """Package of a file; dpkg knows some files by their path from before /usr was merged."""
+    real = Path(path).resolve()
+    for candidate in (real, Path("/" + str(real).removeprefix("/usr/"))):
+        found = subprocess.run(["dpkg-query", "-S", candidate], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
+        if found.returncode == 0:
+            return found.stdout.split(":")[0]
+    raise SystemExit(f"package: {path} belongs to no Debian package")
+
+
+@cache
+def described(package):
+    # libc6 is there once per architecture in some roots: the first line is ours.
+    return tuple(run("dpkg-query", "-W", "-f", "${source:Package}\t${Version}\t${Architecture}\n", package).splitlines()[0].split("\t"))
+
+
+@cache
+def compile_dependencies(build):
+    """Source file -> headers of Debian packages that it includes."""
+    found, source = {}, None
+    for line in run("ninja", "-C", build, "-t", "deps").splitlines():
+        if line and not line.startswith(" "):
+            source = None
+        elif line.strip():
+            path = line.strip()
+            if source is None:
+                source = str((Path(build) / path).resolve())
+                found.setdefault(source, set())
+            elif path.startswith("/usr/include/"):
+                found[source].add("/".join(path.split("/")[:4]))  # one file or folder of /usr/include
+    return found
+
+
+def header_packages(build, target):
+    paths = set()
+    for source in run("ninja", "-C", build, "-t", "inputs", target).split():
+        paths |= compile_dependencies(build).get(str((Path(build) / source).resolve()), set())
+    packages = set()
+    for path in sorted(paths):
+        if Path(path).is_dir():
+            path = next(p for p in sorted(Path(path).rglob("*")) if p.is_file())
+        package = package_of(path)
+        if described(package)[0] not in NOT_COMPILED_IN:
+            packages.add(package)
+    return packages
+
+
+def static_packages(linker_map):
+    archives = set(re.findall(r" (/usr/lib\S+\.a)\(", linker_map.read_text(errors="replace")))
+    return {package_of(a) for a in sorted(archives)}
+
+
+def components_of(program, build, target):
+    """(package, how) of one program: "shared", "static", "headers"; a source package is named once."""
+    result = {package_of(library_path(s)): "shared" for s in sorted(closure(program))}
+    linker_map = Path(f"{program}.map")
+    if linker_map.exists():
+        result |= {p: "static" for p in static_packages(linker_map)}
+    sources = {described(p)[0] for p in result}
+    result |= {p: "headers" for p in header_packages(build, target) if described(p)[0] not in sources}
+    return result
+
+
+def document(name, version, epoch, components):
+    listed = []
+    for package in sorted(components):
+        source, package_version, architecture = described(package)
+        if source not in LICENCES:
+            raise SystemExit(f"package: the licence of {source} is not known (packaging/sbom.py)")
+        licence = LICENCES[source]
+        key = "expression" if " " in licence else "license"
+        listed.append({
+            "type": "library",
+            "bom-ref": package,
+            "name": package,
+            "version": package_version,
+            "licenses": [{key: licence if key == "expression" else {"id": licence}}],
+            "purl": f"pkg:deb/debian/{package}@{package_version.replace(':', '%3A').replace('+', '%2B')}?arch={architecture}&distro=trixie",
+            "properties": [{"name": "sallyport:linked", "value": components[package]}, {"name": "sallyport:source", "value": source}],
+        })
+    return json.dumps({
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.5",
+        "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, f'sallyport:{name}:{version}:{epoch}')}",
+        "version": 1,
+        "metadata": {
+            "timestamp": datetime.fromtimestamp(epoch, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "component": {"type": "application", "bom-ref": name, "name": name, "version": version, "licenses": [{"license": {"id": "Apache-2.0"}}]},
+        },
+        "components": listed,
+        "dependencies": [{"ref": name, "dependsOn": sorted(components)}],
+    }, indent=1) + "\n"
