@@ -36,7 +36,7 @@ package:
 	@$(RUN) scripts/package
 
 ## make cross             the agent for arm64, and its tests under qemu-user (a root of its own, 1.4 GB)
-cross:
+cross: package
 	@scripts/cross
 
 ## make lint              format, tidy of changed files, layers

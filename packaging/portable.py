@@ -28,7 +28,8 @@ def build(version, when, work, out):
     for program in PROGRAMS:
         staging.strip(put(BUILD / "bin" / program, top / "bin" / program, 0o755))
         mine = sbom.components_of(BUILD / "bin" / program, BUILD, f"bin/{program}")
-        components |= {p: how for p, how in mine.items() if components.get(p) != "shared"}
+        for package, how in mine.items():
+            components[package] = max(components.get(package, how), how, key=sbom.STRENGTH.index)
         sonames |= sbom.closure(BUILD / "bin" / program)
     for soname in sorted(s for s in sonames if not C_LIBRARY.match(s)):
         put(sbom.library_path(soname), top / "lib" / soname)

@@ -26,6 +26,7 @@ LICENCES = {
     "sqlite3": "blessing",
     "zlib": "Zlib",
 }
+STRENGTH = ("headers", "static", "shared")  # what is said of a library that is in several programs
 NOT_COMPILED_IN = {"glibc", "linux", "gcc-14"}  # as headers
 
 
