@@ -100,6 +100,8 @@ Status connect(const Common& common, const std::string& dir, const std::string& 
 
 /// Path of a program that is installed beside this one.
 std::string sibling(const std::string& program);
+/// Runs a program to its end; its standard output is thrown away, its errors are ours.
+Status run_to_end(const std::string& program, const std::vector<std::string>& args);
 /// Starts `args` as a process of its own session that outlives us; its output goes to `log_path`.
 Status spawn_detached(const std::vector<std::string>& args, const std::string& log_path);
 /// Calls `done` every 50 ms until it is true; false after `timeout_ms`.

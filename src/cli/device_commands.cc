@@ -14,6 +14,7 @@
 #include "cli/enrolling.h"
 #include "cli/fleet.h"
 #include "cli/supervisor.h"
+#include "cli/units.h"
 
 namespace sally::cli {
 namespace {
@@ -86,14 +87,23 @@ Status fits_a_socket(const std::string& dir) {
               Source::kConfig);
 }
 
+// By systemd, not by a supervisor of ours.
+bool kept_by_unit(const std::string& dir) {
+  return FolderLock::holder(dir + "/supervisor.lock") == 0 &&
+         FolderLock::holder(dir + "/../up.lock") == 0 && units_keep_agent(dir);
+}
+
 }  // namespace
 
 Result<json::array> start_agent(const std::string& dir) {
-  // A supervisor that is there (`up` has one for its own machine) starts it within a moment.
   TRY_ASSIGN(const int own, FolderLock::holder(dir + "/supervisor.lock"));
-  const int network = FolderLock::holder(dir + "/../up.lock").value_or(0);
-  if (own == 0 && !wait_until([&] { return ask_agent(dir, {{"request", "status"}}).has_value(); },
-                              network == 0 ? 0 : kSupervisorMs))
+  const bool up = FolderLock::holder(dir + "/../up.lock").value_or(0) != 0;
+  const auto answers = [&] { return ask_agent(dir, {{"request", "status"}}).has_value(); };
+  if (kept_by_unit(dir)) {
+    if (!answers()) TRY(units_start_agent());
+  } else if (own == 0 &&
+             // A supervisor that is there (`up` has one for its own machine) starts it in a moment.
+             !wait_until(answers, up ? kSupervisorMs : 0))
     TRY(spawn_detached({sibling("sally"), "supervise", "--dir", dir}, dir + "/supervisor.log"));
   json::object status;
   const auto asked = [&](const auto& done) {
@@ -149,6 +159,7 @@ Status join(const Common& c, const JoinOptions& o) {
                     {"services", json::array()}};
   Status up;
   if (o.run) {
+    if (kept_by_unit(dir)) TRY(units_start_agent());  // one that runs has another identity
     auto services = start_agent(dir);
     if (services) {
       told["services"] = std::move(*services);

@@ -108,7 +108,8 @@ class Tree {
     up->add_option("--listen", a_.up.listen, "Address to listen on (default: all)")
         ->type_name("IP");
     up->add_flag("--detach", a_.up.detach, "Return when it is ready");
-    up->add_flag("--service", a_.up.service, "Install systemd units (not built yet)");
+    up->add_flag("--service", a_.up.service,
+                 "Let systemd keep it running, now and after a boot; returns when it is ready");
     up->add_option("--ca-key", a_.up.ca_key, "Keep the CA key in hardware (not built yet)");
     auto* down = command(app_, "down", "End what `up` or `join` keeps running",
                          "down --dir /var/lib/sallyport",

@@ -20,6 +20,7 @@
 #include "cli/commands.h"
 #include "cli/fleet.h"
 #include "cli/supervisor.h"
+#include "cli/units.h"
 #include "loop/net.h"
 #include "loop/process.h"
 
@@ -69,7 +70,8 @@ Status load_settings(UpOptions& o) {
                         .port = port("port"),
                         .router_port = port("router_port"),
                         .listen = cell(*s, "listen") == "-" ? "" : cell(*s, "listen"),
-                        .detach = o.detach});
+                        .detach = o.detach,
+                        .service = o.service});
   const auto other = [&](const char* option, const std::string& asked, const std::string& has) {
     return fail(Errc::kConflict,
                 "the network in " + o.dir + " was made with " + option + " " + has + ", not " +
@@ -86,21 +88,6 @@ Status load_settings(UpOptions& o) {
   if (!given.listen.empty() && given.listen != o.listen) {
     o.listen = given.listen;  // nobody outside knows it
   }
-  return {};
-}
-
-// Runs a program to its end; its standard output is thrown away, its errors are ours.
-Status run_to_end(const std::string& program, const std::vector<std::string>& args) {
-  loop::Loop loop;
-  std::optional<loop::Process::Exit> exit;
-  loop::ProcessOptions options;
-  options.program = program;
-  options.args = args;
-  options.stdout_fd = loop::ProcessOptions::kNull;
-  TRY_ASSIGN(const auto process,
-             loop::Process::spawn(loop, options, [&](loop::Process::Exit e) { exit = e; }));
-  loop.run_until([&] { return exit.has_value(); }, 60'000);
-  if (!exit || exit->code != 0) return fail(Errc::kFailed, program + " failed", Source::kLocal);
   return {};
 }
 
@@ -269,6 +256,20 @@ bool wait_until(const std::function<bool()>& done, std::int64_t timeout_ms) {
   return true;
 }
 
+Status run_to_end(const std::string& program, const std::vector<std::string>& args) {
+  loop::Loop loop;
+  std::optional<loop::Process::Exit> exit;
+  loop::ProcessOptions options;
+  options.program = program;
+  options.args = args;
+  options.stdout_fd = loop::ProcessOptions::kNull;
+  TRY_ASSIGN(const auto process,
+             loop::Process::spawn(loop, options, [&](loop::Process::Exit e) { exit = e; }));
+  loop.run_until([&] { return exit.has_value(); }, 60'000);
+  if (!exit || exit->code != 0) return fail(Errc::kFailed, program + " failed", Source::kLocal);
+  return {};
+}
+
 Status spawn_detached(const std::vector<std::string>& args, const std::string& log_path) {
   loop::Loop loop;
   const loop::Fd log(
@@ -283,22 +284,18 @@ Status spawn_detached(const std::vector<std::string>& args, const std::string& l
 }
 
 Status up(const Common& c, const UpOptions& given) {
-  if (given.service)
-    return fail(
-        Errc::kNotBuilt,
-        "--service: systemd units come with the packages, which do not exist yet\nuse --detach",
-        Source::kConfig);
   if (!given.ca_key.empty())
     return fail(Errc::kNotBuilt, "--ca-key: CA keys live in files until hardware keys are built",
                 Source::kConfig);
   UpOptions o = given;
   if (o.dir.empty()) o.dir = context_dir(c.context);
+  if (o.service) TRY(units_usable(o.dir));
   if (fs::exists(o.dir + "/identity.json"))
     return fail(Errc::kConflict,
                 o.dir + " is the folder of a device\nname another one for the network with --dir",
                 Source::kConfig);
   TRY_ASSIGN(const int running, FolderLock::holder(o.dir + "/up.lock"));
-  if (running != 0)
+  if (running != 0 || units_active(o.dir, Units::kNetwork))
     return fail(Errc::kRunning,
                 "the network in " + o.dir + " is up already\nsally status, or sally down",
                 Source::kConfig);
@@ -330,6 +327,18 @@ Status up(const Common& c, const UpOptions& given) {
     TRY(save_settings(o));  // first: a network without them could not be started again
     if (!there) TRY(make_network(o));
     TRY(ensure_admin(o.dir));
+  }
+  if (o.service) {
+    TRY(units_start(o));
+    if (!wait_until([&] { return ready(o.dir); }, kReadyMs)) {
+      (void)units_stop();
+      return fail(Errc::kFailed,
+                  "the network did not get ready and was ended again\nread journalctl -u "
+                  "sally-controller -u sally-router",
+                  Source::kLocal);
+    }
+    say_ready(c, o);
+    return {};
   }
   if (o.detach) {
     TRY(spawn_detached({sibling("sally"), "up", "--dir", o.dir}, o.dir + "/up.log"));
@@ -391,7 +400,8 @@ Status supervise_agent(const std::string& dir) {
 
 Status down(const Common& c, const std::string& dir_option) {
   const std::string dir = dir_option.empty() ? context_dir(c.context) : dir_option;
-  bool any = false;
+  bool any = units_active(dir, Units::kAll);
+  if (any) TRY(units_stop());
   for (const char* name : {"/up.lock", "/supervisor.lock", "/agent/supervisor.lock"}) {
     const std::string lock = dir + name;
     TRY_ASSIGN(const int pid, FolderLock::holder(lock));

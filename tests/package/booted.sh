@@ -1,0 +1,85 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Run by systemd in the booted layer (boot.sh): the packages as services, and what their users may do.
+set -euxo pipefail
+export SYSTEMD_PAGER= SYSTEMD_COLORS=0
+state=/var/lib/sallyport
+wait_for() { for _ in $(seq 200); do "$@" >/dev/null 2>&1 && return; sleep 0.1; done; echo "not true in 20 s: $*"; return 1; }
+owner() { stat -c '%U %a' "$1"; }
+
+dpkg -i /src/build/package/*.deb >/dev/null
+! systemctl is-enabled sally-controller sally-router sally-agent
+systemctl start sally-agent # has no identity: not an error, not started
+! systemctl is-active sally-agent
+
+# Refusals that change nothing.
+! sally up --service --dir /tmp/elsewhere
+! setpriv --reuid nobody --clear-groups sally up --service
+test ! -e $state/controller
+
+sally up --service --name 127.0.0.1 --port 2280 --router-port 4022
+! sally up --service
+[ "$(owner $state/controller/controller.db)" = "sally-controller 600" ]
+[ "$(owner $state/router/identity.json)" = "sally-router 600" ]
+[ "$(owner $state/admin.json)" = "root 600" ]
+# Nobody reads another's keys.
+! setpriv --reuid sally-router --clear-groups ls $state/controller
+! setpriv --reuid nobody --clear-groups ls $state
+
+# This machine's agent hosts, another device reaches it.
+python3 - <<'P' &
+import socket
+s = socket.create_server(("127.0.0.1", 7007))
+while True:
+    c, _ = s.accept()
+    while d := c.recv(65536):
+        c.sendall(d)
+    c.close()
+P
+echo=$!
+sally expose 127.0.0.1:7007 --as echo --allow '#people'
+systemctl is-active sally-agent
+[ "$(owner $state/agent/identity.json)" = "sally-agent 600" ]
+token=$(sally -o json device add me --tag people | python3 -c 'import json,sys; d=json.load(sys.stdin); print((d[0] if isinstance(d,list) else d)["token"])')
+sally join "$token" --dir /tmp/me --no-run
+talk() { [ "$(echo hello | sally connect echo --dir /tmp/me)" = hello ]; }
+wait_for talk
+
+# Killed, they come back; what they did is in the journal.
+for unit in sally-controller sally-router sally-agent; do
+  before=$(systemctl show -P MainPID $unit)
+  kill -KILL "$before"
+  wait_for eval '[ "$(systemctl show -P MainPID '$unit')" != 0 ] && [ "$(systemctl show -P MainPID '$unit')" != '"$before"' ]'
+  [ "$(systemctl show -P NRestarts $unit)" = 1 ]
+done
+wait_for talk
+
+# No capability, no privilege to gain, a filter of system calls: as the kernel sees it.
+for unit in sally-controller sally-router sally-agent; do
+  pid=$(systemctl show -P MainPID $unit)
+  grep -E '^(Cap(Inh|Prm|Eff|Bnd|Amb)):.0{16}$' -c /proc/$pid/status | grep -qx 5
+  grep -q '^NoNewPrivs:.1$' /proc/$pid/status
+  grep -q '^Seccomp:.2$' /proc/$pid/status
+  grep -q 'Max open files *65536 *65536' /proc/$pid/limits
+done
+
+# An upgrade restarts what runs and starts nothing else.
+before=$(systemctl show -P MainPID sally-router)
+dpkg -i /src/build/package/sallyport-router_*.deb >/dev/null
+[ "$(systemctl show -P MainPID sally-router)" != "$before" ]
+wait_for talk
+
+sally down
+! systemctl is-active sally-controller sally-router sally-agent
+! systemctl is-enabled sally-controller sally-router sally-agent
+[ "$(systemctl show -P Result sally-controller)" = success ]
+# By hand, as the user of no unit; then by systemd again: the files are handed over.
+sally up --detach && sally status && sally down
+sally up --service
+wait_for talk
+[ "$(owner $state/controller/controller.db)" = "sally-controller 600" ]
+dpkg --purge sallyport-agent sallyport-router sallyport-controller sallyport
+! pgrep '^sally-'
+test -e $state/controller/controller.db
+kill $echo
+echo "booted: ok"
