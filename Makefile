@@ -34,6 +34,9 @@ bench: build-release
 package test-package: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
 package:
 	@$(RUN) scripts/package
+test-package:
+	@$(RUN) scripts/test package
+	@tests/package/outside
 
 ## make cross             the agent for arm64, and its tests under qemu-user (a root of its own, 1.4 GB)
 cross: package

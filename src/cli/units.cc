@@ -29,8 +29,11 @@ bool installed(const std::string& unit) {
 }
 
 Status systemctl(std::vector<std::string> args, const std::vector<std::string>& units) {
+  const std::string verb = args.front();
   args.insert(args.end(), units.begin(), units.end());
-  return run_to_end("systemctl", args);
+  if (run_to_end("systemctl", args)) return {};
+  return fail(Errc::kFailed, "systemctl " + verb + " failed\nread journalctl -b -u 'sally-*'",
+              Source::kLocal);
 }
 
 std::vector<std::string> installed_units() {
