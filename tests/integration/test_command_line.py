@@ -67,6 +67,13 @@ def test_mistakes_are_named():
     assert error["code"] == "cli.usage" and error["fix"] == "sally --help" and error["exit"] == 2
 
 
+def test_a_service_of_systemd_is_refused_where_it_cannot_be(tmp_path):
+    """What it does where it can be: tests/package/booted.sh."""
+    error = fails(2, "up", "--service", "--dir", tmp_path / "net")
+    assert error["code"] == "cli.usage" and "--service" in error["message"] and error["fix"]
+    assert not (tmp_path / "net").exists()
+
+
 def test_a_new_token_for_a_device_that_lost_its_own(net, tmp_path):
     net.sally("device", "add", "forgetful")
     again = net.sally("device", "token", "forgetful")[0]

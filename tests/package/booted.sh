@@ -41,7 +41,7 @@ echo=$!
 sally expose 127.0.0.1:7007 --as echo --allow '#people'
 systemctl is-active sally-agent
 [ "$(owner $state/agent/identity.json)" = "sally-agent 600" ]
-token=$(sally -o json device add me --tag people | python3 -c 'import json,sys; d=json.load(sys.stdin); print((d[0] if isinstance(d,list) else d)["token"])')
+token=$(sally -o json device add me --tag people | python3 -c 'import json,sys; print(json.load(sys.stdin)[0]["token"])')
 sally join "$token" --dir /tmp/me --no-run
 talk() { [ "$(echo hello | sally connect echo --dir /tmp/me)" = hello ]; }
 wait_for talk
@@ -78,6 +78,14 @@ sally up --detach && sally status && sally down
 sally up --service
 wait_for talk
 [ "$(owner $state/controller/controller.db)" = "sally-controller 600" ]
+# This machine as another device: `join` leaves it to the unit, in a folder that was the unit's before.
+rm $state/agent/identity.json
+token=$(sally -o json device add again --tag people | python3 -c 'import json,sys; print(json.load(sys.stdin)[0]["token"])')
+sally join "$token"
+[ "$(owner $state/agent/identity.json)" = "sally-agent 600" ]
+systemctl is-active sally-agent
+sally -o json status --dir $state/agent | grep '"name":"again"'
+
 dpkg --purge sallyport-agent sallyport-router sallyport-controller sallyport
 not pgrep '^sally-'
 test -e $state/controller/controller.db
