@@ -89,5 +89,17 @@ sally -o json status --dir $state/agent | grep '"name":"again"'
 dpkg --purge sallyport-agent sallyport-router sallyport-controller sallyport
 not pgrep '^sally-'
 test -e $state/controller/controller.db
+
+# The self-contained directory, with its own units, over the same state.
+mkdir /opt/sallyport
+tar -C /opt/sallyport --strip-components=1 -xf /src/build/package/sallyport-*.tar.xz
+cp /opt/sallyport/share/systemd/system/* /etc/systemd/system/
+mkdir -p /etc/sysusers.d
+cp /opt/sallyport/share/systemd/sysusers.d/* /etc/sysusers.d/
+systemd-sysusers
+/opt/sallyport/bin/sally up --service
+[ "$(readlink /proc/"$(systemctl show -P MainPID sally-router)"/exe)" = /opt/sallyport/bin/sally-router ]
+[ "$(systemctl is-active sally-controller sally-router sally-agent | sort -u)" = active ]
+/opt/sallyport/bin/sally down
 kill $echo
 echo "booted: ok"

@@ -77,12 +77,19 @@ class Side:
         return subprocess.Popen(self.command(program, *args), stdin=subprocess.DEVNULL, env=self.env)
 
 
-def forward(side, service, folder):
-    def sees():
-        status = side.sally("status", "--dir", folder)[0].get("agent", {})
-        return status.get("online") and any(s["name"] == service for s in status.get("services", []))
+def agent_status(side, folder):
+    try:
+        return side.sally("status", "--dir", folder)[0].get("agent", {})
+    except AssertionError:  # not yet: it exits 6 while no router is reached
+        return {}
 
-    wait_for(sees, f"{folder.name} sees {service}")
+
+def hosts(side, service, folder):
+    return any(h["service"] == service and h["bound"] for h in agent_status(side, folder).get("hosts", []))
+
+
+def forward(side, service, folder):
+    wait_for(lambda: any(s["name"] == service for s in agent_status(side, folder).get("services", [])), f"{folder.name} sees {service}")
     return int(side.sally("forward", service, free_port(), "--dir", folder)[0]["listen"].rsplit(":", 1)[1])
 
 
@@ -98,12 +105,12 @@ def tour(network, device, root):
         device.sally("join", token, "--dir", pump, "--no-run")
         agent = device.daemon("sally-agent", "--dir", pump)
         wait_for(lambda: (pump / "agent.sock").exists(), "the device's agent")
+        wait_for(lambda: hosts(network, "of-the-server", net / "agent"), "the server hosts")
         echoes(forward(device, "of-the-server", pump))
         print("device to server: echoed")
-        host = network.sally("--context", net, "device", "list")
-        names = {d["name"] for d in host}
-        other = next(n for n in names if n != "pump-17")
+        other = next(d["name"] for d in network.sally("--context", net, "device", "list") if d["name"] != "pump-17")
         network.sally("--context", net, "expose", f"127.0.0.1:{echo_server()}", "--as", "of-the-device", "--host", "pump-17", "--allow", other)
+        wait_for(lambda: hosts(device, "of-the-device", pump), "the device hosts")
         echoes(forward(network, "of-the-device", net / "agent"))
         print("server to device: echoed")
     finally:
