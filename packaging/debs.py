@@ -70,7 +70,7 @@ def stage_docs(root, package, version, when, components):
     (folder / "changelog.gz").chmod(0o644)
     write(sbom.document(package, version, when, components), folder / "sbom.cdx.json")
     for compiled_in in (p for p, how in components.items() if how == "headers"):
-        put(Path(f"/usr/share/doc/{compiled_in}/copyright"), folder / f"copyright.{compiled_in}")
+        put(sbom.copyright_of(compiled_in), folder / f"copyright.{sbom.plain(compiled_in)}")
     if package == "sallyport":
         for name, path in staging.docs().items():
             put(path, folder / name)
@@ -109,7 +109,7 @@ def build(package, version, when, work, out):
     else:
         stage_development(stage, multiarch)
     if binaries:
-        components = sbom.components_of(BUILD / target, BUILD, target)
+        components = sbom.components_of(BUILD / target, BUILD, target, multiarch)
     stage_docs(stage, package, version, when, components)
     control.mkdir(exist_ok=True)
     control_file(work, package, stage, binaries, version, when)

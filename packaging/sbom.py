@@ -3,6 +3,7 @@
 from the compiler's dependencies; name and version from dpkg. As CycloneDX 1.5."""
 import json
 import re
+import shutil
 import subprocess
 import uuid
 from datetime import datetime, timezone
@@ -13,8 +14,10 @@ from pathlib import Path
 LICENCES = {
     "boost1.83": "BSL-1.0",
     "cli11": "BSD-3-Clause",
+    "cross-toolchain-base": "LGPL-2.1-or-later",  # glibc for arm64
     "fmtlib": "MIT",
     "gcc-14": "GPL-3.0-or-later WITH GCC-exception-3.1",
+    "gcc-14-cross": "GPL-3.0-or-later WITH GCC-exception-3.1",
     "glibc": "LGPL-2.1-or-later",
     "libsodium": "ISC",
     "libuv1": "MIT",
@@ -26,6 +29,8 @@ LICENCES = {
     "sqlite3": "blessing",
     "zlib": "Zlib",
 }
+# The root of scripts/cross has only the other one; either reads both machines.
+READELF = shutil.which("readelf") or "aarch64-linux-gnu-readelf"
 STRENGTH = ("headers", "static", "shared")  # what is said of a library that is in several programs
 NOT_COMPILED_IN = {"glibc", "linux", "gcc-14"}  # as headers
 
@@ -35,44 +40,51 @@ def run(*command):
 
 
 def needed(program):
-    return re.findall(r"\(NEEDED\).*\[(.+)\]", run("readelf", "-dW", program))
+    return re.findall(r"\(NEEDED\).*\[(.+)\]", run(READELF, "-dW", program))
 
 
-@cache
-def library_path(soname):
-    for line in run("/sbin/ldconfig", "-p").splitlines():
-        name, _, path = line.strip().partition(" ")
-        if name == soname and "x86-64" in line:
-            return Path(path.rsplit("=> ", 1)[1])
-    raise SystemExit(f"package: {soname} is on no library path")
+def library_path(soname, multiarch):
+    path = Path(f"/usr/lib/{multiarch}/{soname}")
+    if not path.exists():
+        raise SystemExit(f"package: {path} is not there")
+    return path
 
 
-def closure(program):
+def closure(program, multiarch):
     """Sonames of all shared libraries that a program loads."""
     seen, todo = set(), needed(program)
     while todo:
         soname = todo.pop()
         if soname not in seen:
             seen.add(soname)
-            todo += needed(library_path(soname))
+            todo += needed(library_path(soname, multiarch))
     return seen
 
 
 @cache
 def package_of(path):
-    """Package of a file; dpkg knows some files by their path from before /usr was merged."""
+    """Package of a file, with its architecture where it has one; dpkg knows some files by their path from before /usr was merged."""
     real = Path(path).resolve()
     for candidate in (real, Path("/" + str(real).removeprefix("/usr/"))):
         found = subprocess.run(["dpkg-query", "-S", candidate], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
-        if found.returncode == 0:
-            return found.stdout.split(":")[0]
+        lines = [line for line in found.stdout.splitlines() if not line.startswith("diversion ")]
+        if lines:
+            return lines[0].rpartition(": ")[0].split(",")[0]
     raise SystemExit(f"package: {path} belongs to no Debian package")
+
+
+def plain(package):
+    return package.split(":")[0]
+
+
+def copyright_of(package):
+    return Path(f"/usr/share/doc/{plain(package)}/copyright")
 
 
 @cache
 def described(package):
-    # libc6 is there once per architecture in some roots: the first line is ours.
-    return tuple(run("dpkg-query", "-W", "-f", "${source:Package}\t${Version}\t${Architecture}\n", package).splitlines()[0].split("\t"))
+    """Source package, version, architecture."""
+    return tuple(run("dpkg-query", "-W", "-f", "${source:Package}\t${Version}\t${Architecture}", package).split("\t"))
 
 
 @cache
@@ -107,13 +119,13 @@ def header_packages(build, target):
 
 
 def static_packages(linker_map):
-    archives = set(re.findall(r" (/usr/lib\S+\.a)\(", linker_map.read_text(errors="replace")))
+    archives = set(re.findall(r" (/\S+\.a)\(", linker_map.read_text(errors="replace")))
     return {package_of(a) for a in sorted(archives)}
 
 
-def components_of(program, build, target):
+def components_of(program, build, target, multiarch):
     """(package, how) of one program: "shared", "static", "headers"; a source package is named once."""
-    result = {package_of(library_path(s)): "shared" for s in sorted(closure(program))}
+    result = {package_of(library_path(s, multiarch)): "shared" for s in sorted(closure(program, multiarch))}
     linker_map = Path(f"{program}.map")
     if linker_map.exists():
         result |= {p: "static" for p in static_packages(linker_map)}
@@ -133,10 +145,10 @@ def document(name, version, epoch, components):
         listed.append({
             "type": "library",
             "bom-ref": package,
-            "name": package,
+            "name": plain(package),
             "version": package_version,
             "licenses": [{key: licence if key == "expression" else {"id": licence}}],
-            "purl": f"pkg:deb/debian/{package}@{package_version.replace(':', '%3A').replace('+', '%2B')}?arch={architecture}&distro=trixie",
+            "purl": f"pkg:deb/debian/{plain(package)}@{package_version.replace(':', '%3A').replace('+', '%2B')}?arch={architecture}&distro=trixie",
             "properties": [{"name": "sallyport:linked", "value": components[package]}, {"name": "sallyport:source", "value": source}],
         })
     return json.dumps({

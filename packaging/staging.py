@@ -41,8 +41,8 @@ def write(text, target, mode=0o644):
     return target
 
 
-def strip(binary, shared=False):
-    subprocess.run(["strip", "--strip-unneeded" if shared else "--strip-all", "--remove-section=.comment", "--remove-section=.note", binary], check=True)
+def strip(binary, shared=False, tool="strip"):
+    subprocess.run([tool, "--strip-unneeded" if shared else "--strip-all", "--remove-section=.comment", "--remove-section=.note", binary], check=True)
 
 
 def settle(folder, when):
