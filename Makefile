@@ -31,7 +31,7 @@ bench: build-release
 
 ## make package           Debian packages, a self-contained directory, SBOMs, in build/package/; make test-package: tries them
 # Git does not see a linked work tree from inside the root.
-package test-package: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
+package test-package cross: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
 package:
 	@$(RUN) scripts/package
 test-package:

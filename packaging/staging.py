@@ -21,10 +21,11 @@ def epoch():
     given = os.environ.get("SOURCE_DATE_EPOCH")
     if given:
         return int(given)
-    git = subprocess.run(["git", "-c", "safe.directory=*", "log", "-1", "--format=%ct"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
-    if git.returncode != 0:
-        raise SystemExit("package: no git here: set SOURCE_DATE_EPOCH")
-    return int(git.stdout)
+    if shutil.which("git"):
+        git = subprocess.run(["git", "-c", "safe.directory=*", "log", "-1", "--format=%ct"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
+        if git.returncode == 0:
+            return int(git.stdout)
+    raise SystemExit("package: no git here: set SOURCE_DATE_EPOCH")
 
 
 def put(source, target, mode=0o644):
