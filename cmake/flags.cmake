@@ -17,6 +17,8 @@ add_compile_definitions(_GLIBCXX_ASSERTIONS FMT_STATIC_THOUSANDS_SEPARATOR=0x27 
 set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 if(CMAKE_BUILD_TYPE STREQUAL "Release")
   add_compile_options(-D_FORTIFY_SOURCE=3 -ffunction-sections -fdata-sections)
+  # One name for a file, wherever the checkout lies and whether or not ccache made paths relative.
+  add_compile_options(-ffile-prefix-map=${CMAKE_SOURCE_DIR}/= -ffile-prefix-map=../../=)
   add_link_options(-Wl,--gc-sections -Wl,-z,relro,-z,now)
 endif()
 find_program(SALLY_MOLD mold)
