@@ -47,11 +47,10 @@ talk() { [ "$(echo hello | sally connect echo --dir /tmp/me)" = hello ]; }
 wait_for talk
 
 # Killed, they come back; what they did is in the journal.
+restarted() { [ "$(systemctl show -P NRestarts "$1")" = 1 ] && systemctl is-active --quiet "$1"; }
 for unit in sally-controller sally-router sally-agent; do
-  before=$(systemctl show -P MainPID $unit)
-  kill -KILL "$before"
-  wait_for eval '[ "$(systemctl show -P MainPID '$unit')" != 0 ] && [ "$(systemctl show -P MainPID '$unit')" != '"$before"' ]'
-  [ "$(systemctl show -P NRestarts $unit)" = 1 ]
+  kill -KILL "$(systemctl show -P MainPID $unit)"
+  wait_for restarted $unit
 done
 wait_for talk
 
