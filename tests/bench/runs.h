@@ -35,8 +35,8 @@ struct Options {
 };
 
 inline void sleep_s(double s) {
-  std::this_thread::sleep_for(
-      std::chrono::duration<double>(s));  // NOLINT(sally-sleep): a measurement lasts
+  const std::chrono::duration<double> time(s);
+  std::this_thread::sleep_for(time);  // NOLINT(sally-sleep): a measurement lasts
 }
 
 /// Streams through --via tls|tcp|sdk: --kind bulk|messages|ping, --streams N, --seconds S.
