@@ -46,9 +46,9 @@ void Core::turn() {
 }
 
 void Core::turn_until(const std::function<bool()>& done, std::int64_t timeout_ms) {
-  turning_ = true;
+  const bool before = std::exchange(turning_, true);
   (void)loop_.run_until(done, timeout_ms);
-  turning_ = false;
+  turning_ = before;
 }
 
 void Core::end() {
@@ -91,6 +91,7 @@ void Core::drain() {
 }
 
 void Core::shutdown() {
+  if (caller_loop()) turning_ = true;  // to the end: what is called now may not come back
   drain();
   {
     const std::lock_guard lock(mutex_);

@@ -165,6 +165,53 @@ TEST_F(CallerLoopTest, ItSleepsWhenNothingHappens) {
   EXPECT_LT(turns - before, 60);  // probes of the lane each second, nothing that spins
 }
 
+TEST_F(CallerLoopTest, NobodyComesBackIntoAContextThatEnds) {
+  auto* host = open("host");
+  auto* pump = open("pump");
+  struct Seen {
+    sally_context* ctx = nullptr;
+    sally_stream* stream = nullptr;
+    int called = 0;
+    int run = 0;
+  } seen{.ctx = host};
+  sally_bind_options b = SALLY_BIND_OPTIONS_INIT;
+  b.user = &seen;
+  b.on_stream = [](void* user, sally_stream* s, void*) {
+    auto& x = *static_cast<Seen*>(user);
+    x.stream = s;
+    char byte = 0;
+    (void)sally_stream_watch(
+        s,
+        [](void* u, sally_stream*) {
+          auto& y = *static_cast<Seen*>(u);
+          ++y.called;
+          y.run = sally_loop_run(y.ctx);
+          sally_close(y.ctx);
+        },
+        user);
+    EXPECT_EQ(sally_try_read(s, &byte, 1), SALLY_E_WOULD_BLOCK);
+  };
+  ASSERT_EQ(sally_bind(host, "plant-mqtt", &b, &listener), SALLY_OK);
+  ASSERT_TRUE(until([&] { return online(pump) && sally_listener_status(listener) == SALLY_OK; }));
+  sally_stream* dialed = nullptr;
+  ASSERT_EQ(sally_dial_async(
+                pump, "plant-mqtt", nullptr,
+                [](void* user, int, const char*, sally_stream* s) {
+                  *static_cast<sally_stream**>(user) = s;
+                },
+                &dialed),
+            SALLY_OK);
+  ASSERT_TRUE(until([&] { return dialed != nullptr && seen.stream != nullptr; }));
+  sally_listener_close(listener);
+  listener = nullptr;
+  std::erase(contexts, host);
+  sally_close(host);  // tells the watcher that the stream is over
+  EXPECT_EQ(seen.called, 1);
+  EXPECT_EQ(seen.run, SALLY_E_WOULD_DEADLOCK);
+  sally_stream_close(seen.stream);
+  sally_stream_close(dialed);
+}
+
 TEST_F(CallerLoopTest, TheWrongThreadAndTheWrongMomentAreRefused) {
   auto* pump = open("pump");
   std::thread([pump] {
