@@ -3,10 +3,15 @@
 
 #include <gtest/gtest.h>
 
+#include <openssl/err.h>
 #include <openssl/pkcs7.h>
+#include <openssl/x509_vfy.h>
 
+#include <algorithm>
+#include <array>
 #include <functional>
 
+#include "base/random.h"
 #include "crypto/ossl.h"
 #include "crypto/test_pki.h"
 
@@ -220,11 +225,80 @@ TEST(Path, ARememberedSignatureVouchesForNothingElse) {
   p = policy;
   p.now_s += 6 * 365LL * 86400;
   EXPECT_TRUE(validate_path(leaf.cert, {}, p).error().is(Errc::kCaExpired));
-  // Another root of the same name and with another key did not sign it.
+  // Another root of the same name and with another key did not sign it, though it claims the key's
+  // identifier as well, by which issuers are found.
   const TestPki impostor("net-a.sally");
-  p = policy;
-  p.anchors = {impostor.root};
-  EXPECT_FALSE(validate_path(leaf.cert, {}, p));
+  const auto identifier = [](const TestPki& of) {
+    const ASN1_OCTET_STRING* id = X509_get0_subject_key_id(of.root.native());
+    return ByteView(ASN1_STRING_get0_data(id), static_cast<std::size_t>(ASN1_STRING_length(id)));
+  };
+  Bytes claims = to_bytes(impostor.root.der());
+  for (auto at = claims.begin();;) {
+    const auto found =
+        std::ranges::search(std::ranges::subrange(at, claims.end()), identifier(impostor));
+    if (found.empty()) break;
+    at = std::ranges::copy(identifier(pki()), found.begin()).out;
+  }
+  for (const Certificate& anchor : {impostor.root, must(Certificate::from_der(claims))}) {
+    p = policy;
+    p.anchors = {anchor};
+    EXPECT_FALSE(validate_path(leaf.cert, {}, p));
+  }
+}
+
+// The library's own judgement, without our last step. What an anchor signed over itself counts for
+// neither.
+bool library_accepts(const Certificate& leaf, const std::vector<Certificate>& untrusted,
+                     const PathPolicy& policy) {
+  using Store = Ossl<X509_STORE, X509_STORE_free>;
+  using Context = Ossl<X509_STORE_CTX, X509_STORE_CTX_free>;
+  using Stack = Ossl<STACK_OF(X509), [](STACK_OF(X509) * s) { sk_X509_free(s); }>;
+  const Store store(X509_STORE_new());
+  const Context ctx(X509_STORE_CTX_new());
+  const Stack stack(sk_X509_new_null());
+  for (const auto& a : policy.anchors) X509_STORE_add_cert(store.get(), a.native());
+  for (const auto& c : untrusted) sk_X509_push(stack.get(), c.native());
+  X509_STORE_CTX_init(ctx.get(), store.get(), leaf.native(), stack.get());
+  X509_VERIFY_PARAM* param = X509_STORE_CTX_get0_param(ctx.get());
+  X509_VERIFY_PARAM_set_time(param, static_cast<time_t>(policy.now_s));
+  X509_VERIFY_PARAM_set_flags(param, X509_V_FLAG_X509_STRICT);
+  const bool ok = X509_verify_cert(ctx.get()) == 1;
+  ERR_clear_error();
+  return ok;
+}
+
+TEST(Path, NothingPassesThatTheLibraryRefuses) {
+  SeededRandom dice(11);
+  const TestPki impostor("net-a.sally");
+  const std::array sources{
+      pki().leaf(Role::kDevice, "d-1").cert,    pki().devices,    pki().root,
+      impostor.leaf(Role::kDevice, "d-1").cert, impostor.devices, other().devices};
+  // Whole, or with one bit of it changed.
+  const auto some = [&](std::size_t of) {
+    Bytes der = to_bytes(sources[of].der());
+    if (dice.below(2) == 0)
+      der[dice.below(der.size())] ^= static_cast<std::uint8_t>(1U << dice.below(8));
+    return Certificate::from_der(der);
+  };
+  int accepted = 0;
+  int judged = 0;
+  for (int i = 0; i < 4'000; ++i) {
+    const auto leaf = some(dice.below(4) == 0 ? 3 : 0);
+    const auto issuing = some(1 + dice.below(5));
+    const auto anchor = some(dice.below(8) == 0 ? 1 + dice.below(5) : 2);
+    if (!leaf || !issuing || !anchor) continue;
+    auto policy = pki().policy(Purpose::kTlsClient);
+    policy.known_issuing.clear();
+    policy.anchors = {*anchor};
+    if (dice.below(4) == 0)
+      policy.now_s += static_cast<std::int64_t>(dice.below(40)) * 365 * 86'400;
+    ++judged;
+    if (!validate_path(*leaf, {*issuing}, policy)) continue;
+    ++accepted;
+    EXPECT_TRUE(library_accepts(*leaf, {*issuing}, policy)) << i;
+  }
+  EXPECT_GT(judged, 1'000);
+  EXPECT_GT(accepted, 50);
 }
 
 TEST(Path, KeyUsageOfTheLeaf) {
