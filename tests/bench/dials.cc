@@ -15,17 +15,7 @@
 namespace sally::bench {
 namespace {
 
-/// Ends its circuit in order as soon as it is open, or when the other end ends it.
-class Ender final : public sdk::CircuitUser {
- public:
-  static void end(std::unique_ptr<sdk::Circuit> circuit) {
-    sdk::Circuit::finish(std::move(circuit));
-  }
-  void on_circuit_readable() override {}
-  void on_circuit_writable() override {}
-  void on_circuit_over(const Error&) override {}
-};
-
+/// Lets everybody in and ends each circuit in order.
 class EndingHost final : public sdk::Host {
  public:
   void on_caller(std::uint64_t, const sdk::Caller&, Answer answer) override {
@@ -33,7 +23,7 @@ class EndingHost final : public sdk::Host {
   }
   void on_stream(std::uint64_t, const sdk::Caller&,
                  std::unique_ptr<sdk::Circuit> circuit) override {
-    if (circuit != nullptr) Ender::end(std::move(circuit));
+    if (circuit != nullptr) sdk::Circuit::finish(std::move(circuit));
   }
 };
 
@@ -78,7 +68,7 @@ void run_dials(const Options& o) {
       us.push_back(
           std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start)
               .count());
-      Ender::end(std::move(*c));
+      sdk::Circuit::finish(std::move(*c));
       ++done;
       if (asked < count) next(e);
     });
@@ -90,14 +80,12 @@ void run_dials(const Options& o) {
     return done == asked && !host->delivering();
   };
   for (auto& d : dialers) next(*d);  // the first of each lane waits for its card
-  const int final_count = count;
-  if (!loop.run_until([&] { return done >= final_count / 10; }, 60'000)) die("no dials");
+  if (!loop.run_until([&] { return done >= count / 10; }, 60'000)) die("no dials");
   const auto watched = o.watch();
   const int first = done;
   us.clear();
   const auto from = CpuSample::now(watched);
-  if (!loop.run_until([&] { return done >= final_count && settled(); }, 120'000))
-    die("dials do not end");
+  if (!loop.run_until([&] { return done >= count && settled(); }, 120'000)) die("dials do not end");
   const auto to = CpuSample::now(watched);
   Json json;
   json.add("count", static_cast<std::uint64_t>(done - first))

@@ -218,20 +218,19 @@ class Rig:
     def run_load(self, command, core):
         if core is not None:
             command = ["taskset", "-c", str(core), *command]
-        for attempt in (1, 2):
-            done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-            if done.returncode == 0:
-                return json.loads(done.stdout) if done.stdout.strip() else None
-            if attempt == 2:
-                raise RuntimeError(f"{' '.join(command)[-400:]}: {done.stderr.strip()[-400:]}")
-        return None
+        run = lambda: subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        done = run()
+        if done.returncode != 0:
+            done = run()  # once more: a busy machine
+        if done.returncode != 0:
+            raise RuntimeError(f"{' '.join(command)[-400:]}: {done.stderr.strip()[-400:]}")
+        return json.loads(done.stdout) if done.stdout.strip() else None
 
-    def router_flow(self, *args, core=None, watch=()):
+    def router_flow(self, *args, core=None):
         """Circuits from one device to another through the router."""
         service = self.service()
         host, dialer = self.device("host", ["host"]), self.device("dialer", ["dial"])
-        pids = ",".join(map(str, [self.router_pid(), *watch]))
-        return self.load("flow", "--via", "sdk", "--service", service, "--host", host.identity, "--dialer", dialer.identity, "--watch", pids, *args, core=core)
+        return self.load("flow", "--via", "sdk", "--service", service, "--host", host.identity, "--dialer", dialer.identity, "--watch", self.router_pid(), *args, core=core)
 
     def pin(self, pid, core):
         """Every thread of a process on one core; None: on all again."""
@@ -241,10 +240,10 @@ class Rig:
 
     # ---- figures
 
-    def alternate(self, candidates, runs=None):
+    def alternate(self, candidates):
         """Runs the candidates in turn; per candidate the runs that count."""
         seen = {name: [] for name in candidates}
-        for _ in range(runs or self.runs):
+        for _ in range(self.runs):
             for name, run in candidates.items():
                 seen[name].append(run())
         return {name: quiet(results) for name, results in seen.items()}
