@@ -6,34 +6,19 @@
 #include "cli/fleet.h"
 
 namespace sally::cli {
-namespace {
-
 namespace json = boost::json;
-
-Status show_token(const Common& c, const json::object& admin) {
-  if (!c.out.for_people()) {
-    c.out.item(admin, {});
-    return {};
-  }
-  c.out.say(cell(admin, "token"));
-  std::fprintf(stderr, "%s may log in once until %s. On the other machine:\n  sally login TOKEN\n",
-               cell(admin, "name").c_str(), cell(admin, "expires_at").c_str());
-  return {};
-}
-
-}  // namespace
 
 Status admin_add(const Common& c, const std::string& name) {
   TRY_ASSIGN(const auto fleet, Fleet::open(context_dir(c.context)));
   TRY_ASSIGN(const auto v, fleet.post("/fleet/v1/admins", json::object{{"name", name}}));
-  return show_token(c, v.get_object());
+  return show_token(c, v.get_object(), Token::kAdmin);
 }
 
 Status admin_token(const Common& c, const std::string& name) {
   TRY_ASSIGN(const auto fleet, Fleet::open(context_dir(c.context)));
   TRY_ASSIGN(const auto v,
              fleet.post("/fleet/v1/tokens", json::object{{"kind", "admin"}, {"identity", name}}));
-  return show_token(c, v.get_object());
+  return show_token(c, v.get_object(), Token::kAdmin);
 }
 
 Status admin_list(const Common& c) {
@@ -77,7 +62,7 @@ Status audit_verify(const Common& c) {
   c.out.item(
       v.get_object(),
       {{"OK", "ok"}, {"ROWS", "rows"}, {"NEWEST", "seq"}, {"HEAD", "head"}, {"WHERE", "where"}});
-  if (cell(v.get_object(), "ok") != "yes")
+  if (!is_true(v.get_object(), "ok"))
     return fail(Errc::kVerify, "the audit chain is broken at " + cell(v.get_object(), "where"));
   return {};
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <boost/json/array.hpp>
+#include <boost/json/object.hpp>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -63,6 +64,9 @@ Status router_list(const Common& common);
 Status service_list(const Common& common);
 Status service_show(const Common& common, const std::string& name);
 Status service_remove(const Common& common, const std::string& name, bool yes);
+/// Prints a token that was made, and where it is used.
+enum class Token : std::uint8_t { kDevice, kAdmin };
+Status show_token(const Common& common, const boost::json::object& made, Token of, bool qr = false);
 /// DELETE of one thing of a collection, after the question; says who has enforced it.
 Status remove_from(const Common& common, const std::string& collection, const std::string& kind,
                    const std::string& name, bool yes);
@@ -94,9 +98,8 @@ Result<boost::json::array> start_agent(const std::string& dir);
 Status start(const Common& common, const std::string& dir);
 Status forward(const Common& common, const std::string& dir, const std::string& service,
                const std::string& listen, bool remove);
-/// Standard input and output to a service. SALLY_E_* in `sdk_code` where the SDK refused.
-Status connect(const Common& common, const std::string& dir, const std::string& service,
-               int& sdk_code);
+/// Standard input and output to a service.
+Status connect(const Common& common, const std::string& dir, const std::string& service);
 
 /// Path of a program that is installed beside this one.
 std::string sibling(const std::string& program);

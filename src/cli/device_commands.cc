@@ -12,6 +12,7 @@
 #include "base/text.h"
 #include "cli/commands.h"
 #include "cli/enrolling.h"
+#include "cli/errors.h"
 #include "cli/fleet.h"
 #include "cli/supervisor.h"
 #include "cli/units.h"
@@ -112,7 +113,7 @@ Result<json::array> start_agent(const std::string& dir) {
     status = std::move(*s);
     return done();
   };
-  const auto is = [&](const char* fact) { return cell(status, fact) == "yes"; };
+  const auto is = [&](const char* fact) { return is_true(status, fact); };
   (void)wait_until([&] { return asked([&] { return is("online") || is("refused"); }); }, kOnlineMs);
   if (status.empty())
     return fail(Errc::kFailed,
@@ -232,37 +233,36 @@ Status forward(const Common& c, const std::string& dir_option, const std::string
   return {};
 }
 
-Status connect(const Common& c, const std::string& dir_option, const std::string& service,
-               int& sdk_code) {
+Status connect(const Common& c, const std::string& dir_option, const std::string& service) {
   const std::string dir = device_dir(dir_option, c.context);
-  const std::string path = dir + "/identity.json";
+  const std::string path = dir + "/" + kIdentityFile;
   if (!fs::exists(path)) return fail(no_device(dir));
   sally_options options = SALLY_OPTIONS_INIT;
   options.identity_path = path.c_str();
   sally_context* ctx = nullptr;
-  sdk_code = sally_open(&options, &ctx);
-  if (sdk_code != SALLY_OK) return fail(Errc::kFailed, sally_last_error());
-  const auto give_up = [&] {
-    const std::string text = sally_last_error();
-    sally_close(ctx);
-    return fail(Errc::kFailed, text);
-  };
+  if (const int code = sally_open(&options, &ctx); code != SALLY_OK)
+    return fail(sdk_error(code, sally_last_error()));
   sally_dial_options dial = SALLY_DIAL_OPTIONS_INIT;
   dial.timeout_ms = kDialMs;
   sally_stream* stream = nullptr;
-  sdk_code = sally_dial(ctx, service.c_str(), &dial, &stream);
-  if (sdk_code != SALLY_OK) return give_up();
-  const int fd = sally_stream_fd(stream);
-  if (fd < 0) {
-    sdk_code = fd;
-    return give_up();
+  int code = sally_dial(ctx, service.c_str(), &dial, &stream);
+  std::string text = sally_last_error();
+  if (code == SALLY_OK) {
+    const int fd = sally_stream_fd(stream);
+    if (fd < 0) {
+      code = fd;
+      text = sally_last_error();
+    } else {
+      if (!pump_stdio(fd)) {
+        code = SALLY_E_RESET;
+        text = "the stream was cut";
+      }
+      ::close(fd);
+    }
   }
-  const bool ok = pump_stdio(fd);
-  ::close(fd);
   sally_close(ctx);
-  if (ok) return {};
-  sdk_code = SALLY_E_RESET;
-  return fail(Errc::kFailed, "the stream was cut");
+  if (code != SALLY_OK) return fail(sdk_error(code, std::move(text)));
+  return {};
 }
 
 }  // namespace sally::cli

@@ -111,34 +111,35 @@ Failure to_failure(const Error& error) {
   return f;
 }
 
-Failure to_failure(int sdk_code, const std::string& text) {
-  Failure f{.exit = kFailed, .code = sally_error_name(sdk_code), .message = text, .fix = {}};
-  switch (sdk_code) {
+namespace {
+
+Exit exit_of_sdk(int code) {
+  switch (code) {
     case SALLY_E_ARGUMENT:
     case SALLY_E_IDENTITY:
-      f.exit = kUsage;
-      break;
+      return kUsage;
     case SALLY_E_NO_SERVICE:
-      f.exit = kNotFound;
-      break;
+      return kNotFound;
     case SALLY_E_DENIED:
-      f.exit = kDenied;
-      break;
+      return kDenied;
     case SALLY_E_VERIFY:
-      f.exit = kVerifyFailed;
-      break;
+      return kVerifyFailed;
     case SALLY_E_NO_HOST:
     case SALLY_E_UNREACHABLE:
     case SALLY_E_TIMEOUT:
     case SALLY_E_REFUSED:
     case SALLY_E_BUSY:
     case SALLY_E_RESET:
-      f.exit = kUnreachable;
-      break;
+      return kUnreachable;
     default:
-      break;
+      return kFailed;
   }
-  return f;
+}
+
+}  // namespace
+
+Error sdk_error(int code, std::string text) {
+  return Error(RemoteCode(sally_error_name(code), exit_of_sdk(code)), std::move(text));
 }
 
 }  // namespace sally::cli

@@ -57,6 +57,6 @@ Exit exit_of(std::string_view code);
 /// A context may end with a line of its own that says how to mend it.
 Failure to_failure(const Error& error);
 /// A SALLY_E_* code with its text.
-Failure to_failure(int sdk_code, const std::string& text);
+Error sdk_error(int code, std::string text);
 
 }  // namespace sally::cli

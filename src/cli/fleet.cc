@@ -33,11 +33,6 @@ constexpr std::int64_t kRenewS = 30LL * 86'400;
 constexpr std::int64_t kRenewMs = 10'000;
 constexpr std::int64_t kAnswerMs = 15'000;
 
-std::string text_of(const json::object& o, const char* name) {
-  const auto* v = o.if_contains(name);
-  return v != nullptr && v->is_string() ? std::string(v->get_string()) : std::string();
-}
-
 // What another process refused with: its code, its text, its fix.
 Error remote_error(const json::object& e, Exit exit) {
   std::string text = text_of(e, "message");

@@ -103,21 +103,6 @@ Result<json::object> new_device(const Fleet& fleet, const std::string& name,
   return std::move(v.get_object());
 }
 
-Status show_token(const Common& c, const json::object& device, bool qr) {
-  if (!c.out.for_people()) {
-    c.out.item(device, {});
-    return {};
-  }
-  c.out.say(cell(device, "token"));
-  if (qr) {
-    TRY_ASSIGN(const auto code, qr_code(cell(device, "token")));
-    std::fputs(code.c_str(), stderr);  // standard output stays the token alone
-  }
-  std::fprintf(stderr, "%s may enrol once until %s. On the device:\n  sally join TOKEN\n",
-               cell(device, "name").c_str(), cell(device, "expires_at").c_str());
-  return {};
-}
-
 // Takes back what was made for a device that could not be finished; who is told of the failure has
 // nothing to clean.
 void take_back(const Fleet& fleet, const std::string& device, const std::string& service) {
@@ -127,17 +112,35 @@ void take_back(const Fleet& fleet, const std::string& device, const std::string&
 
 }  // namespace
 
+Status show_token(const Common& c, const json::object& made, Token of, bool qr) {
+  if (!c.out.for_people()) {
+    c.out.item(made, {});
+    return {};
+  }
+  c.out.say(cell(made, "token"));
+  if (qr) {
+    TRY_ASSIGN(const auto code, qr_code(text_of(made, "token")));
+    std::fputs(code.c_str(), stderr);  // standard output stays the token alone
+  }
+  const bool device = of == Token::kDevice;
+  std::fprintf(stderr, "%s may %s once until %s. %s:\n  sally %s TOKEN\n",
+               cell(made, "name").c_str(), device ? "enrol" : "log in",
+               cell(made, "expires_at").c_str(), device ? "On the device" : "On the other machine",
+               device ? "join" : "login");
+  return {};
+}
+
 Status device_add(const Common& c, const std::string& name, const std::vector<std::string>& tags,
                   bool qr) {
   TRY_ASSIGN(const auto fleet, Fleet::open(context_dir(c.context)));
   TRY_ASSIGN(const auto device, new_device(fleet, name, tags));
-  return show_token(c, device, qr);
+  return show_token(c, device, Token::kDevice, qr);
 }
 
 Status device_token(const Common& c, const std::string& name, bool qr) {
   TRY_ASSIGN(const auto fleet, Fleet::open(context_dir(c.context)));
   TRY_ASSIGN(const auto v, fleet.post("/fleet/v1/tokens", json::object{{"identity", name}}));
-  return show_token(c, v.get_object(), qr);
+  return show_token(c, v.get_object(), Token::kDevice, qr);
 }
 
 Status device_list(const Common& c, const std::string& selector) {
@@ -146,8 +149,8 @@ Status device_list(const Common& c, const std::string& selector) {
   json::array found;
   for (const auto& v : all) {
     const auto& o = v.get_object();
-    bool match = selector.empty() || selector == "*" || cell(o, "name") == selector ||
-                 cell(o, "id") == selector;
+    bool match = selector.empty() || selector == "*" || text_of(o, "name") == selector ||
+                 text_of(o, "id") == selector;
     if (selector.starts_with('#')) {
       for (const auto& tag : o.at("tags").get_array())
         match = match || tag.get_string() == selector.substr(1);
@@ -255,8 +258,8 @@ Status expose(const Common& c, const ServiceOptions& o) {
     return fail(Errc::kUsage, "\"" + o.address + "\" is not HOST:PORT", Source::kConfig);
   TRY_ASSIGN(const auto fleet, Fleet::open(context_dir(c.context)));
   std::string host = o.host;
-  // Without --host this machine's own agent hosts it, which joins here when it has not yet; last,
-  // so that a service that is refused leaves nothing behind.
+  // Without --host this machine's own agent hosts it, which joins here when it has not yet: after
+  // the service is there. What is refused on the way takes back what was made.
   const std::string dir = device_dir(o.dir, c.context);
   std::string new_token;
   if (host.empty()) {
@@ -277,7 +280,7 @@ Status expose(const Common& c, const ServiceOptions& o) {
                 dir + "), or name a host with --host",
             Source::kConfig);
       TRY(device);
-      new_token = cell(*device, "token");
+      new_token = text_of(*device, "token");
     }
   }
   const auto v = fleet.post(std::string("/fleet/v1/expose") + kWait,

@@ -51,7 +51,6 @@ struct Asked {
   ServiceOptions service;
   demo::Options demo;
   std::string dir;
-  int sdk_code = 0;
   std::function<Status(const Common&)> run;
 };
 
@@ -271,7 +270,7 @@ class Tree {
     auto* connect = command(
         app_, "connect", "Standard input and output to a service",
         "connect bastion-ssh\n  ssh -o ProxyCommand='sally connect bastion-ssh' root@bastion",
-        [this](const Common& c) { return cli::connect(c, a_.dir, a_.name, a_.sdk_code); });
+        [this](const Common& c) { return cli::connect(c, a_.dir, a_.name); });
     name(connect, "SERVICE", "The service, by name");
     dir(connect, kAgentDirHelp);
   }
@@ -379,8 +378,7 @@ int cli_main(int argc, char** argv) {
   const Common common{.context = asked.context, .out = Output(format.value_or(Format::kTable))};
   const Status s = format ? asked.run(common) : Status(fail(format.error()));
   if (s) return kOk;
-  const Failure f =
-      asked.sdk_code != 0 ? to_failure(asked.sdk_code, s.error().context()) : to_failure(s.error());
+  const Failure f = to_failure(s.error());
   common.out.failure(f);
   return f.exit;
 }

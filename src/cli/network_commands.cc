@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
@@ -64,14 +65,13 @@ Status load_settings(UpOptions& o) {
   };
   if (s == nullptr || port("port") == 0 || port("router_port") == 0)
     return fail(Errc::kFailed, o.dir + "/up.json is damaged", Source::kLocal);
-  const UpOptions given =
-      std::exchange(o, {.dir = o.dir,
-                        .name = cell(*s, "name"),
-                        .port = port("port"),
-                        .router_port = port("router_port"),
-                        .listen = cell(*s, "listen") == "-" ? "" : cell(*s, "listen"),
-                        .detach = o.detach,
-                        .service = o.service});
+  const UpOptions given = std::exchange(o, {.dir = o.dir,
+                                            .name = text_of(*s, "name"),
+                                            .port = port("port"),
+                                            .router_port = port("router_port"),
+                                            .listen = text_of(*s, "listen"),
+                                            .detach = o.detach,
+                                            .service = o.service});
   const auto other = [&](const char* option, const std::string& asked, const std::string& has) {
     return fail(Errc::kConflict,
                 "the network in " + o.dir + " was made with " + option + " " + has + ", not " +
@@ -135,14 +135,27 @@ Status ensure_admin(const std::string& dir) {
                                                   "--admin-identity", dir + "/admin.json"});
 }
 
-// The last words of the programs that did not come up.
-std::string last_words(const std::string& dir) {
+constexpr std::array kLogs{"/controller.log", "/router.log"};
+
+std::array<std::uintmax_t, kLogs.size()> log_sizes(const std::string& dir) {
+  std::array<std::uintmax_t, kLogs.size()> sizes{};
+  for (std::size_t i = 0; i < kLogs.size(); ++i) {
+    struct stat st{};
+    if (::stat((dir + kLogs[i]).c_str(), &st) == 0)
+      sizes[i] = static_cast<std::uintmax_t>(st.st_size);
+  }
+  return sizes;
+}
+
+// The last words of the programs that did not come up, said since the logs had these sizes.
+std::string last_words(const std::string& dir,
+                       const std::array<std::uintmax_t, kLogs.size()>& before) {
   std::string all;
-  for (const char* name : {"controller", "router"}) {
-    const auto text = fs::read_text(dir + "/" + name + ".log", std::size_t{64} << 20U);
-    if (!text) continue;
+  for (std::size_t i = 0; i < kLogs.size(); ++i) {
+    const auto text = fs::read_text(dir + kLogs[i], std::size_t{64} << 20U);
+    if (!text || text->size() <= before[i]) continue;
     std::string last;
-    for (const auto line : split(*text, '\n')) {
+    for (const auto line : split(std::string_view(*text).substr(before[i]), '\n')) {
       if (line.find(" error ") != std::string_view::npos || line.starts_with("sally-")) last = line;
     }
     if (!last.empty()) all += "; " + last;
@@ -175,7 +188,7 @@ bool ready(const std::string& dir) {
   if (!fleet) return false;
   const auto routers = fleet->list("/fleet/v1/routers");
   if (!routers || routers->empty()) return false;
-  return cell(routers->front().get_object(), "online") == "yes";
+  return is_true(routers->front().get_object(), "online");
 }
 
 // This machine's own agent hosts again what it hosted: not a condition, but worth a moment.
@@ -184,11 +197,11 @@ void wait_for_agent(const std::string& dir) {
   (void)wait_until(
       [&] {
         const auto status = ask_agent(dir + "/agent", {{"request", "status"}});
-        if (!status || cell(*status, "online") != "yes") return false;
+        if (!status || !is_true(*status, "online")) return false;
         const auto* hosts = status->if_contains("hosts");
         return hosts == nullptr || !hosts->is_array() ||
                std::ranges::all_of(hosts->get_array(), [](const json::value& h) {
-                 return cell(h.get_object(), "bound") == "yes";
+                 return is_true(h.get_object(), "bound");
                });
       },
       kAgentMs);
@@ -341,11 +354,12 @@ Status up(const Common& c, const UpOptions& given) {
     return {};
   }
   if (o.detach) {
+    const auto logs = log_sizes(o.dir);
     TRY(spawn_detached({sibling("sally"), "up", "--dir", o.dir}, o.dir + "/up.log"));
     if (!wait_until([&] { return ready(o.dir); }, kReadyMs)) {
       (void)down(Common{.context = {}, .out = Output(Format::kName)}, o.dir);
       return fail(Errc::kFailed,
-                  "the network did not get ready and was ended again" + last_words(o.dir) +
+                  "the network did not get ready and was ended again" + last_words(o.dir, logs) +
                       "\nread " + o.dir + "/*.log",
                   Source::kLocal);
     }

@@ -80,6 +80,16 @@ std::string cell(const json::object& item, std::string_view path) {
   }
 }
 
+std::string text_of(const json::object& item, std::string_view name) {
+  const auto* v = item.if_contains(name);
+  return v != nullptr && v->is_string() ? std::string(v->get_string()) : std::string();
+}
+
+bool is_true(const json::object& item, std::string_view name) {
+  const auto* v = item.if_contains(name);
+  return v != nullptr && v->is_bool() && v->get_bool();
+}
+
 void Output::list(const json::array& items, const std::vector<Column>& columns) const {
   if (format_ == Format::kJson) return put(json::serialize(items));
   // Where a command has no columns of its own, a program gets all members.

@@ -47,4 +47,9 @@ class Output {
 /// What stands at `path`, as text for people; "-" for null or missing.
 std::string cell(const boost::json::object& item, std::string_view path);
 
+/// A member that is a text, as it stands; empty where there is none.
+std::string text_of(const boost::json::object& item, std::string_view name);
+/// A member that is true.
+bool is_true(const boost::json::object& item, std::string_view name);
+
 }  // namespace sally::cli

@@ -6,6 +6,7 @@
 #include "base/fs.h"
 #include "base/text.h"
 #include "cli/commands.h"
+#include "cli/enrolling.h"
 #include "cli/errors.h"
 #include "cli/fleet.h"
 
@@ -61,7 +62,7 @@ void show_agent(const Common& c, const json::object& a) {
            {"CONNECTIONS", "connections"},
            {"FAILED", "failures"},
            {"LAST ERROR", "last_error"}});
-  const auto expires = parse_time(cell(a, "certificate_expires"));
+  const auto expires = parse_time(text_of(a, "certificate_expires"));
   if (!expires) return;
   const std::int64_t days = (*expires - system_clock().unix_ms()) / 86'400'000;
   if (days < kWarnDays)
@@ -92,12 +93,12 @@ Status network_status(const Common& c, const std::string& dir_option) {
       return std::move(status.get_object());
     }());
   }
-  const std::string agent = fs::exists(dir + "/identity.json") ? dir : dir + "/agent";
-  if (fs::exists(agent + "/identity.json")) {
+  const std::string agent = device_dir({}, dir);
+  if (fs::exists(agent + "/" + kIdentityFile)) {
     take("agent", ask_agent(agent, {{"request", "status"}}));
     const auto& a = all.at("agent").get_object();
-    if (!wrong && cell(a, "refused") == "yes") wrong = refused_device();
-    if (!wrong && cell(a, "online") == "no")
+    if (!wrong && is_true(a, "refused")) wrong = refused_device();
+    if (!wrong && !is_true(a, "online"))
       wrong = Error(Errc::kUnreachable, "this device reaches no router: " + cell(a, "last_error"));
   }
   if (all.empty())

@@ -37,9 +37,13 @@ constexpr std::array kRefusals{
             {},
             Errc::kTokenRefused,
             "what the token is for was removed or suspended"},
-    Refusal{"-", "INVALID_ENROLLMENT_TOKEN", Errc::kTokenRefused,
+    Refusal{{},
+            "INVALID_ENROLLMENT_TOKEN",
+            Errc::kTokenRefused,
             "the token is not valid; it may have been used already"},
-    Refusal{"-", "INVALID_ENROLL_METHOD", Errc::kTokenRefused,
+    Refusal{{},
+            "INVALID_ENROLL_METHOD",
+            Errc::kTokenRefused,
             "the token is of a kind that is not taken here"},
 };
 
@@ -190,7 +194,7 @@ class EnrollingImpl final : public Enrolling {
     if (!printable_utf8(message) || message.size() > 256) message.clear();
     const std::string text = message.empty() ? code : code + ": " + message;
     for (const auto& known : kRefusals) {
-      if (cause == known.cause || (cause.empty() && code == known.code))
+      if (cause.empty() ? code == known.code : cause == known.cause)
         return fail(known.errc, std::string(known.text) + "; ask for a new one");
     }
     if (response.status == 503 || response.status == 429)
