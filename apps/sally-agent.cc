@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// sally-agent --dir DIR [--log LEVEL] [--log-json]: the daemon on a device.
+// sally-agent --dir DIR [--log LEVEL|json]: the daemon on a device.
 #include <csignal>
 #include <cstdio>
 #include <cstring>
@@ -16,7 +16,7 @@ int main(int argc, char** argv) {
     if (std::strcmp(argv[i], "--dir") == 0 && more) {
       dir = argv[++i];
     } else if (std::strcmp(argv[i], "--log") == 0 && more &&
-               sally::log::set_level(std::string_view(argv[i + 1]))) {
+               sally::log::set_option(std::string_view(argv[i + 1]))) {
       ++i;
     } else if (std::strcmp(argv[i], "--log-json") == 0) {
       sally::log::set_json(true);
@@ -26,7 +26,7 @@ int main(int argc, char** argv) {
     } else {
       const bool asked = std::strcmp(argv[i], "--help") == 0;
       std::fputs(
-          "usage: sally-agent --dir DIR [--log debug|info|warn|error] [--log-json]\n  DIR is the "
+          "usage: sally-agent --dir DIR [--log debug|info|warn|error|json]\n  DIR is the "
           "folder that `sally join` made.\n",
           asked ? stdout : stderr);
       return asked ? 0 : 2;

@@ -69,6 +69,9 @@ Status Agent::start() {
   // Events may come before hosting_ is there: on_event asks, and sync() below catches up.
   if (sally_open(&options, &ctx_) != SALLY_OK)
     return fail(Errc::kSdk, sally_last_error(), Source::kConfig);
+  sally_status status{};
+  status.size = sizeof status;
+  if (sally_get_status(ctx_, &status) == SALLY_OK) log::set_origin("agent", status.network);
   hosting_ = std::make_unique<Hosting>(loop_, ctx_);
   forwards_ = std::make_unique<Forwards>(loop_, ctx_, dir_ + "/forwards.json");
   TRY(forwards_->load());

@@ -70,7 +70,7 @@ Response error_response(const Error& e) {
                                [&](const Meaning& x) { return x.code == e.code(); });
   const bool known = m != std::end(kMeanings);
   if (!known || m->status >= 500)
-    log::error("request failed", {{"code", e.code()}, {"context", e.context()}});
+    log::error("api.request_failed", {{"code", e.code()}, {"context", e.context()}});
   json::object error;
   error["code"] = e.code();
   // The text of an internal failure is for our log.

@@ -174,7 +174,7 @@ Result<json::value> enroll(const Deps& d, const std::string& token, const std::s
   TRY(tx->commit());
   tx.reset();
   d.live.changed();
-  log::info("enrolled", {{"kind", store::kind_name(identity.kind)},
+  log::info("api.enrolled", {{"kind", store::kind_name(identity.kind)},
                          {"id", identity.id},
                          {"name", identity.name},
                          {"serial", done->issued.leaf.serial_hex()}});
@@ -218,7 +218,7 @@ Response enroll_request(const Deps& d, const Request& r, bool json_only) {
   auto done = enroll(d, token, csr);
   if (done) return envelope(std::move(*done));
   log::warn(
-      "enrolment refused",
+      "api.enrolment_refused",
       {{"code", done.error().code()}, {"context", done.error().context()}, {"remote", r.remote}});
   return refuse_enrollment(d, done.error());
 }

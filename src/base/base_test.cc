@@ -13,6 +13,7 @@
 #include "base/fs.h"
 #include "base/ids.h"
 #include "base/log.h"
+#include "base/metrics.h"
 #include "base/random.h"
 #include "base/text.h"
 #include "base/token_bucket.h"
@@ -218,15 +219,56 @@ TEST(Log, TextJsonAndRateLimit) {
   log::info("base.hello", {{"name", "two words"}, {"n", 3}});
   log::debug("base.unseen");
   for (int i = 0; i < 500; ++i) log::info("base.flood");
-  log::set_json(true);
+  EXPECT_TRUE(log::set_option("json"));
+  EXPECT_FALSE(log::set_option("xml"));
+  log::set_origin("test", "net");
+  const auto before = log::counts();
   log::warn("base.json", {{"s", "a\"b"}, {"n", 1}});
-  log::set_json(false);
+  EXPECT_EQ(log::counts().lines[2], before.lines[2] + 1);
+  EXPECT_GE(before.suppressed, 400U);
+  log::set_option("text");
   log::set_sink(nullptr);
   ASSERT_GE(lines.size(), 2U);
   EXPECT_NE(lines[0].find("info base.hello name=\"two words\" n=3"), std::string::npos);
   EXPECT_LE(lines.size(), 2U + 100U);
-  EXPECT_NE(lines.back().find("\"level\":\"warn\",\"msg\":\"base.json\",\"s\":\"a\\\"b\",\"n\":1}"),
+  EXPECT_NE(lines.back().find(
+                "\"level\":\"warn\",\"code\":\"base.json\",\"component\":\"test\",\"network\":"
+                "\"net\",\"fields\":{\"s\":\"a\\\"b\",\"n\":1}}"),
             std::string::npos);
+}
+
+TEST(Metrics, TextFormat) {
+  metrics::Counter n;
+  n.add();
+  n.add(4);
+  metrics::Latency latency;
+  latency.observe_us(400);
+  latency.observe_us(2'000'000);
+  latency.observe_us(60'000'000);
+  latency.observe_us(-1);
+  metrics::Text text;
+  text.counter("sally_things_total", "Things.\nAnd \\more.")
+      .value(n.value(), {{"name", "a\"b\\c"}, {"kind", "\n"}});
+  text.histogram("sally_time_seconds", "Time.").latency(latency.values(), {{"route", "/x"}});
+  text.gauge("sally_share", "Share.").real(0.5);
+  const std::string got = text.take();
+  EXPECT_TRUE(got.starts_with(
+      "# HELP sally_things_total Things.\\nAnd \\\\more.\n# TYPE sally_things_total counter\n"
+      "sally_things_total{name=\"a\\\"b\\\\c\",kind=\"?\"} 5\n"))
+      << got;
+  for (const char* line : {"\nsally_time_seconds_bucket{route=\"/x\",le=\"0.0005\"} 2\n",
+                           "\nsally_time_seconds_bucket{route=\"/x\",le=\"2.5\"} 3\n",
+                           "\nsally_time_seconds_bucket{route=\"/x\",le=\"10\"} 3\n",
+                           "\nsally_time_seconds_bucket{route=\"/x\",le=\"+Inf\"} 4\n",
+                           "\nsally_time_seconds_sum{route=\"/x\"} 62.0004\n",
+                           "\nsally_time_seconds_count{route=\"/x\"} 4\n", "\nsally_share 0.5\n"})
+    EXPECT_NE(got.find(line), std::string::npos) << line << got;
+  EXPECT_EQ(text.take(), "");
+  metrics::write_process(text, "test", "1");
+  const std::string process = text.take();
+  for (const char* name : {"sally_build_info{program=\"test\",version=\"1\"} 1\n",
+                           "\nsally_process_resident_memory_bytes ", "\nsally_process_open_fds "})
+    EXPECT_NE(process.find(name), std::string::npos) << name << process;
 }
 
 }  // namespace

@@ -8,16 +8,18 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "base/token_bucket.h"
 
 namespace sally::log {
 namespace {
 
-constexpr int kLinesPerSecond = 50;
+// A stranger who knocks all the time makes less than 10 MB of lines an hour.
+constexpr double kLinesPerSecond = 10;
+constexpr double kLinesAtOnce = 50;
 constexpr std::size_t kMaxSites = 4096;
 
 struct Site {
-  std::int64_t second = 0;
-  int lines = 0;
+  TokenBucket lines{kLinesPerSecond, kLinesAtOnce};
   std::uint64_t suppressed = 0;
 };
 
@@ -27,6 +29,9 @@ struct State {
   bool json = false;
   std::function<void(std::string_view)> sink;
   std::unordered_map<std::string, Site> sites;
+  std::string component;
+  std::string network;
+  Counts counts;
 };
 
 State& state() {
@@ -61,38 +66,55 @@ bool set_level(std::string_view name) {
 void set_json(bool json) {
   state().json = json;
 }
+bool set_option(std::string_view word) {
+  if (word != "json" && word != "text") return set_level(word);
+  set_json(word == "json");
+  return true;
+}
+void set_origin(std::string component, std::string network) {
+  const std::lock_guard lock(state().mutex);
+  state().component = std::move(component);
+  state().network = std::move(network);
+}
+Counts counts() {
+  const std::lock_guard lock(state().mutex);
+  return state().counts;
+}
 void set_sink(std::function<void(std::string_view)> sink) {
   const std::lock_guard lock(state().mutex);
   state().sink = std::move(sink);
 }
 
-void write(Level level, std::string_view message, std::initializer_list<Field> fields) {
+void write(Level level, std::string_view code, std::initializer_list<Field> fields) {
   State& s = state();
   if (level < s.level) return;
   const std::int64_t now = system_clock().unix_ms();
   const std::lock_guard lock(s.mutex);
   if (s.sites.size() > kMaxSites) s.sites.clear();
-  Site& site = s.sites[std::string(message)];
-  if (site.second != now / 1000) {
-    site.second = now / 1000;
-    site.lines = 0;
-  }
-  if (++site.lines > kLinesPerSecond) {
+  Site& site = s.sites[std::string(code)];
+  if (!site.lines.take(system_clock().mono_us())) {
     ++site.suppressed;
+    ++s.counts.suppressed;
     return;
   }
+  ++s.counts.lines[static_cast<std::size_t>(level)];
   const auto name = kNames[static_cast<std::size_t>(level)];
   std::string line;
   if (s.json) {
     line = "{\"time\":" + json_quote(format_time(now)) + ",\"level\":" + json_quote(name) +
-           ",\"msg\":" + json_quote(message);
-    for (const auto& f : fields) {
-      line += ',' + json_quote(f.name) + ':' + (f.number ? f.value : json_quote(f.value));
-    }
+           ",\"code\":" + json_quote(code) + ",\"component\":" + json_quote(s.component) +
+           ",\"network\":" + json_quote(s.network);
     if (site.suppressed != 0) line += ",\"suppressed\":" + std::to_string(site.suppressed);
-    line += '}';
+    line += ",\"fields\":{";
+    std::string_view comma;
+    for (const auto& f : fields) {
+      line += comma;
+      line += json_quote(f.name) + ':' + (f.number ? f.value : json_quote(f.value));
+      comma = ",";
+    }
+    line += "}}";
   } else {
-    line = format_time(now) + ' ' + std::string(name) + ' ' + std::string(message);
+    line = format_time(now) + ' ' + std::string(name) + ' ' + std::string(code);
     for (const auto& f : fields) {
       line += ' ' + std::string(f.name) + '=' +
               (f.number || plain(f.value) ? f.value : json_quote(f.value));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <concepts>
 #include <cstdint>
 #include <functional>
@@ -28,9 +29,10 @@ struct Field {
       : name(n), value(std::to_string(v)), number(true) {}
 };
 
-/// Constant `message`, facts in `fields`. Any thread. At most 50 lines per second and message; what
-/// is dropped is counted in the next line of that message as "suppressed".
-void write(Level level, std::string_view message, std::initializer_list<Field> fields = {});
+/// `code` is constant text "<folder>.<what>" from the table in docs/logs.md; facts are in `fields`.
+/// Any thread. Of one code 50 lines at once and 10 a second; what is dropped is counted in the next
+/// line of that code as "suppressed".
+void write(Level level, std::string_view code, std::initializer_list<Field> fields = {});
 inline void debug(std::string_view m, std::initializer_list<Field> f = {}) {
   write(Level::kDebug, m, f);
 }
@@ -47,8 +49,18 @@ inline void error(std::string_view m, std::initializer_list<Field> f = {}) {
 /// Process-wide settings, before the first thread starts. Default: info, text, standard error.
 void set_level(Level level);
 void set_json(bool json);
+/// What each line of this process says of itself in JSON: "router" and the network's id.
+void set_origin(std::string component, std::string network);
 /// "debug", "info", "warn", "error"; false for another word.
 bool set_level(std::string_view name);
+/// What `--log` takes: a level, or "json" or "text".
+bool set_option(std::string_view word);
+/// Lines by level that were written since the start, and those that were suppressed.
+struct Counts {
+  std::array<std::uint64_t, 4> lines{};
+  std::uint64_t suppressed = 0;
+};
+Counts counts();
 /// Where finished lines (no newline) go; nullptr restores standard error. For tests.
 void set_sink(std::function<void(std::string_view)> sink);
 

@@ -25,9 +25,9 @@ void Network::start(std::move_only_function<void()> on_certificates) {
   upkeep_timer_ = std::make_unique<loop::Timer>(loop_.timers(), [this] {
     if (!pool_.submit([this] {
           if (const auto ok = upkeep(); !ok)
-            log::error("upkeep failed", {{"why", ok.error().text()}});
+            log::error("controller.upkeep_failed", {{"why", ok.error().text()}});
         }))
-      log::warn("upkeep put off: the work queue is full", {});
+      log::warn("controller.upkeep_put_off", {});
     upkeep_timer_->arm(kUpkeepMs);
   });
   upkeep_timer_->arm(kUpkeepMs);
@@ -49,13 +49,13 @@ Status Network::admit(const tls::PeerIdentity& peer) const {
 void Network::take(std::unique_ptr<tls::Stream> stream) {
   const auto* who = stream->peer();
   if (who == nullptr || who->role() != tls::Role::kRouter || who->network() != id_) {
-    log::warn("control lane refused", {{"peer", who != nullptr ? who->uri() : "no certificate"},
+    log::warn("controller.lane_refused", {{"peer", who != nullptr ? who->uri() : "no certificate"},
                                        {"remote", stream->remote().str()}});
     return;
   }
   // Again: a handshake may have been held back over a removal.
   if (const Status s = admit(*who); !s) {
-    log::warn("control lane refused", {{"peer", who->uri()}, {"why", s.error().text()}});
+    log::warn("controller.lane_refused", {{"peer", who->uri()}, {"why", s.error().text()}});
     return;
   }
   lane::LaneOptions o;
@@ -89,13 +89,13 @@ void Network::on_lane_up(lane::Lane& lane, const wire::Hello& hello) {
     r.acks.clear();  // its counts start anew with its process
     r.hosts.clear();
   }
-  log::info("router connected", {{"router", peer.router},
+  log::info("controller.router_up", {{"router", peer.router},
                                  {"remote", lane.remote().str()},
                                  {"software", hello.software},
                                  {"version", hello.state_version}});
   auto update = writer_->update_for(hello.state_version, hello.state_hash, clock_.unix_ms());
   if (!update) {
-    log::error("router cannot be brought up to date",
+    log::error("controller.router_not_updated",
                {{"router", peer.router},
                 {"why", update.error().text()},
                 {"fix", "after a restore: docs/operations.md"}});
@@ -134,7 +134,7 @@ void Network::on_lane_down(lane::Lane& lane, const Error& why) {
     if (r != routers_.end() && r->second.lane == it->second.number) r->second.lane = 0;
   }
   acked_.notify_all();
-  log::info("router disconnected", {{"router", it->second.router}, {"why", why.text()}});
+  log::info("controller.router_down", {{"router", it->second.router}, {"why", why.text()}});
   peers_.erase(it);
 }
 
@@ -143,10 +143,10 @@ void Network::take_rows(std::vector<store::LogRow> rows) {
     if (row.version <= writer_->version()) continue;
     if (const auto ok = writer_->append(row.entry, row.hash); !ok) {
       // The store is the truth: start again from it.
-      log::error("change log does not continue",
+      log::error("controller.log_gap",
                  {{"version", row.version}, {"why", ok.error().text()}});
       if (const auto made = make_writer(); !made)
-        return log::error("log writer", {{"why", made.error().text()}});
+        return log::error("controller.log_writer_failed", {{"why", made.error().text()}});
       break;
     }
   }
@@ -158,7 +158,7 @@ void Network::push(Peer& peer) {
   if (!peer.synced || !peer.lane->up()) return;
   auto update = writer_->update_since(peer.sent, clock_.unix_ms());
   if (!update)
-    return log::error("no update for a router",
+    return log::error("controller.no_update",
                       {{"router", peer.router}, {"why", update.error().text()}});
   peer.sent = writer_->version();
   peer.lane->send_control({std::move(*update)});
@@ -225,7 +225,7 @@ void Network::on_events(const std::string& router, wire::Events events) {
     std::size_t allowed = 0;
     while (allowed < events.entries.size() && r.events.take(clock_.mono_us())) ++allowed;
     if (allowed < events.entries.size()) {
-      log::warn("router events not audited: too many",
+      log::warn("controller.events_over_limit",
                 {{"router", router}, {"count", events.entries.size() - allowed}});
       events.entries.resize(allowed);
     }
@@ -241,9 +241,9 @@ void Network::on_events(const std::string& router, wire::Events events) {
       return tx->commit();
     };
     if (const auto done = write(); !done)
-      log::error("router events lost", {{"why", done.error().text()}});
+      log::error("controller.events_lost", {{"why", done.error().text()}});
   });
-  if (!ok) log::warn("router events lost: the work queue is full", {{"router", router}});
+  if (!ok) log::warn("controller.events_dropped", {{"router", router}});
 }
 
 }  // namespace sally::controller

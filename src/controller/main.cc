@@ -28,7 +28,7 @@ constexpr char kUsage[] =
     "                        [--port 1280] [--rest-key p256|rsa] [--admin-name root]\n"
     "                        [--router HOST:PORT --router-identity FILE [--router-name router-1]]\n"
     "       sally-controller admin --dir D --admin-identity FILE [--admin-name root]\n"
-    "       sally-controller --dir D [--listen ADDRESS:PORT] [--log-json] [--log-level LEVEL]\n";
+    "       sally-controller --dir D [--listen ADDRESS:PORT] [--log debug|info|warn|error|json]\n";
 
 int usage(const std::string& why) {
   std::fprintf(stderr, "sally-controller: %s\n%s", why.c_str(), kUsage);
@@ -130,7 +130,7 @@ void on_signal(int) {
 
 int run_server(const std::vector<std::string>& args) {
   Options in;
-  if (const auto ok = in.parse(args, {"--dir", "--listen", "--log-level"}, {"--log-json"}); !ok)
+  if (const auto ok = in.parse(args, {"--dir", "--listen", "--log", "--log-level"}, {"--log-json"}); !ok)
     return usage(ok.error().context());
   ServerOptions o;
   o.dir = in.one("--dir");
@@ -143,7 +143,9 @@ int run_server(const std::vector<std::string>& args) {
   }
   if (in.has("--log-level") && !log::set_level(in.one("--log-level")))
     return usage("--log-level is debug, info, warn or error");
-  log::set_json(in.has("--log-json"));
+  if (in.has("--log-json")) log::set_json(true);
+  for (const auto& word : in.all("--log"))
+    if (!log::set_option(word)) return usage("--log is debug, info, warn, error, json or text");
   loop::die_with_supervisor();
   loop::Loop loop;
   auto server = Server::create(loop, system_clock(), system_random(), o);

@@ -10,7 +10,7 @@ namespace sally::controller {
 ///                         [--router-name router-1] [--router HOST:PORT] [--router-identity FILE]
 ///                         [--admin-name root] --admin-identity FILE
 ///     prints one JSON object {"network","url","root_sha256","admin_id","router_id"}
-///   sally-controller --dir D [--listen ADDRESS:PORT] [--log-json] [--log-level L]
+///   sally-controller --dir D [--listen ADDRESS:PORT] [--log LEVEL|json]
 ///     prints "ready <port>" on standard output when it serves; ends on SIGTERM or SIGINT
 int controller_main(int argc, char** argv);
 

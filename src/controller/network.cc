@@ -60,13 +60,14 @@ Status Network::load() {
                 "the store holds " + std::to_string(networks.size()) + " networks",
                 Source::kConfig);
   id_ = networks.front();
+  log::set_origin("controller", id_.str());
   {
     TRY_ASSIGN(const auto tx, store_->read(id_));
     TRY_ASSIGN(const auto row, tx->network());
     url_ = row.controller_url;
     // A tampered audit is loud, but does not lock the owner out.
     if (const auto ok = tx->verify_chains(); !ok)
-      log::error("the audit or the change log was tampered with", {{"where", ok.error().text()}});
+      log::error("controller.tampered", {{"where", ok.error().text()}});
     TRY_ASSIGN(authority_, pki::Authority::load(*tx, id_, keys_));
   }
   TRY_ASSIGN(signer_key_, keys_.load("signer"));
@@ -144,7 +145,7 @@ Result<bool> Network::renew(const std::string& file, const std::string& key_name
                 "{\"serial\":\"" + issued.leaf.serial_hex() + "\"}"));
   TRY(tx->commit());
   TRY(fs::write_file_atomic(dir_ + "/" + file, as_bytes(issued.chain_pem()), 0600));
-  log::info("certificate renewed",
+  log::info("controller.certificate_renewed",
             {{"profile", pki::profile_name(profile)}, {"serial", issued.leaf.serial_hex()}});
   return true;
 }
@@ -173,7 +174,7 @@ Status Network::upkeep() {
   if (signer_new)
     on_loop([this] {
       if (const auto ok = make_writer(); !ok)
-        log::error("log writer", {{"why", ok.error().text()}});
+        log::error("controller.log_writer_failed", {{"why", ok.error().text()}});
       push_all();
     });
   if (rest_new)
@@ -206,10 +207,10 @@ std::vector<api::Live::Host> Network::hosts() const {
 void Network::changed() {
   const std::scoped_lock order(publish_mutex_);
   const auto tx = store_->read(id_);
-  if (!tx) return log::error("change log", {{"why", tx.error().text()}});
+  if (!tx) return log::error("controller.change_log_failed", {{"why", tx.error().text()}});
   for (;;) {
     auto rows = (*tx)->log_after(published_, kRowsPerRead);
-    if (!rows) return log::error("change log", {{"why", rows.error().text()}});
+    if (!rows) return log::error("controller.change_log_failed", {{"why", rows.error().text()}});
     if (rows->empty()) return;
     const std::uint64_t last = rows->back().version;
     // Rows that did not get through are read again at the next change.
@@ -270,7 +271,7 @@ bool Network::on_loop(std::move_only_function<void()> fn) {
   const bool posted = loop_.post([alive = alive_, f = std::move(fn)]() mutable {
     if (*alive) f();
   });
-  if (!posted) log::error("the event loop is overloaded", {});
+  if (!posted) log::error("controller.loop_overloaded", {});
   return posted;
 }
 

@@ -64,10 +64,10 @@ Status Server::start() {
                                               }));
   network_->start([this] {
     auto fresh = make_context();
-    if (!fresh) return log::error("renewed certificate unusable", {{"why", fresh.error().text()}});
+    if (!fresh) return log::error("controller.certificate_unusable", {{"why", fresh.error().text()}});
     acceptor_->set_context(*fresh);
   });
-  log::info("controller ready", {{"network", network_->id().str()},
+  log::info("controller.ready", {{"network", network_->id().str()},
                                  {"url", network_->url()},
                                  {"address", acceptor_->address().str()},
                                  {"version", network_->version()}});

@@ -13,6 +13,8 @@ std::string_view error_name(Errc e) {
       return "http.too_large";
     case Errc::kTimeout:
       return "http.timeout";
+    case Errc::kForbidden:
+      return "http.not_loopback";
     case Errc::kClosed:
       return "http.closed";
   }

@@ -175,7 +175,7 @@ struct Server::Impl {
         try {
           response = owner.handler(request);
         } catch (const std::exception& e) {
-          log::error("handler threw", {{"path", request.path}, {"reason", e.what()}});
+          log::error("http.handler_threw", {{"path", request.path}, {"reason", e.what()}});
           response = refusal(500);
         }
         // The pool is joined before the server goes, so `owner` is alive; the connection may be
@@ -183,10 +183,10 @@ struct Server::Impl {
         if (!owner.loop.post([weak, response = std::move(response)]() mutable {
               if (const auto c = weak.lock()) c->answer(std::move(response));
             }))
-          log::error("response lost: the loop does not keep up", {});
+          log::error("http.response_lost", {});
       };
       if (!owner_.pool->submit(std::move(job))) {
-        log::warn("request refused: all workers busy", {{"listener", owner_.options.name}});
+        log::warn("http.workers_busy", {{"listener", owner_.options.name}});
         refuse(503);
       }
     }
@@ -292,7 +292,7 @@ struct Server::Impl {
     const auto found = sources.find(source);
     if (found != sources.end() && found->second >= options.connections_per_source) {
       ++counters.dropped;
-      log::warn("connection dropped: too many from one source",
+      log::warn("http.source_over_limit",
                 {{"listener", options.name}, {"source", stream->remote().ip_text()}});
       return;
     }

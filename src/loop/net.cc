@@ -76,7 +76,7 @@ struct Listener::Impl {
       if (!peer.valid()) {
         if (errno == EINTR || errno == ECONNABORTED) continue;
         if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-          log::warn("accept paused: out of descriptors or memory", {{"reason", errno_text(errno)}});
+          log::warn("loop.accept_paused", {{"reason", errno_text(errno)}});
           watcher->want_read(false);
           resume.arm(kPauseMs);
         }

@@ -21,7 +21,7 @@ namespace {
 
 constexpr char kUsage[] =
     "usage: sally-router --dir DIR [--listen ADDRESS:PORT] [--controller HOST:PORT]\n"
-    "                    [--workers N] [--log debug|info|warn|error] [--log-json]\n"
+    "                    [--workers N] [--log debug|info|warn|error|json]\n"
     "  DIR holds identity.json, the router's identity. Default: listen on *:3022, the controller "
     "of the identity,\n"
     "  as many workers as the process may use cores (64 at most).\n";
@@ -83,7 +83,7 @@ int router_main(int argc, char** argv) {
       const auto n = parse_u64(argv[++i]);
       if (!n || *n < 1 || *n > kMaxWorkers) return usage("--workers is a number from 1 to 64");
       workers = static_cast<unsigned>(*n);
-    } else if (arg == "--log" && more && log::set_level(std::string_view(argv[i + 1]))) {
+    } else if (arg == "--log" && more && log::set_option(std::string_view(argv[i + 1]))) {
       ++i;
     } else if (arg == "--log-json") {
       log::set_json(true);
@@ -106,6 +106,7 @@ int router_main(int argc, char** argv) {
     return 2;
   }
   options->workers = workers;
+  log::set_origin("router", options->network);
   loop::Loop loop;
   Router router(loop, system_random(), std::move(*options));
   loop::Signals signals(loop, {SIGINT, SIGTERM}, [&](int) { loop.stop(); });

@@ -6,7 +6,7 @@ namespace sally::router {
 /// Everything behind main(): options, signals, exit codes (0 ok, 1 failed, 2 usage).
 ///
 ///   sally-router --dir D [--listen ADDRESS:PORT] [--controller HOST:PORT] [--workers N]
-///   [--log LEVEL] [--log-json]
+///   [--log LEVEL|json]
 ///     D holds identity.json, a router's identity, and keeps the replicated state. Prints "ready
 ///     <port>" on standard output when it listens; ends on SIGTERM or SIGINT.
 int router_main(int argc, char** argv);

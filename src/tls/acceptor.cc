@@ -143,7 +143,7 @@ struct Acceptor::Impl {
     const auto verdict = gate->admit(peer.source_key());
     if (verdict != AcceptGate::Verdict::kAdmit) {
       ++counters.refused_limit;
-      log::warn("connection refused by limit", {{"listener", options.name},
+      log::warn("tls.refused_by_limit", {{"listener", options.name},
                                                 {"source", peer.ip_text()},
                                                 {"limit", verdict_name(verdict)}});
       return;
@@ -153,7 +153,7 @@ struct Acceptor::Impl {
     if (!session) {
       gate->finished(peer.source_key());
       ++counters.failed_other;
-      log::error("TLS session cannot be made",
+      log::error("tls.no_session",
                  {{"listener", options.name}, {"reason", session.error().text()}});
       return;
     }
@@ -183,7 +183,7 @@ struct Acceptor::Impl {
       ++counters.timed_out;
     else
       ++counters.failed_other;
-    log::warn("handshake failed", {{"listener", options.name},
+    log::warn("tls.handshake_failed", {{"listener", options.name},
                                    {"source", it->stream->remote().str()},
                                    {"code", bad ? bad->code() : why.code()},
                                    {"reason", bad ? bad->context() : why.context()},

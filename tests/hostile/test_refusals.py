@@ -16,7 +16,7 @@ def world(net):
 
 
 def codes(net, program):
-    return [fields(line).get("code") for line in net.log(program).splitlines() if " handshake failed" in line or "refused" in line]
+    return [fields(line).get("code") for line in net.log(program).splitlines() if "tls.handshake_failed" in line or "refused" in line]
 
 
 def refused(net, listener, folder, key=None, chain=(), alert=42, code="", alpn=None, options=()):
