@@ -142,6 +142,44 @@ struct AuditRow {
   Hash hash{};
 };
 
+/// What a device's circuits to a service carried on one day.
+struct Usage {
+  std::uint32_t day = 0;  ///< since 1970-01-01 UTC; 0 in a sum over several days
+  std::string device;     ///< empty: those beyond a router's table
+  std::string service;
+  std::uint64_t sent = 0;      ///< bytes from the device
+  std::uint64_t received = 0;  ///< bytes to it
+  std::uint64_t circuits = 0;  ///< opened
+  std::uint64_t open_ms = 0;   ///< time they were open, summed
+};
+struct UsageQuery {
+  std::string device;   ///< id, or empty for all
+  std::string service;  ///< the same
+  std::uint32_t from = 0;
+  std::uint32_t to = 0;  ///< this day included
+  bool by_day = false;
+};
+
+/// Counts for who watches the controller.
+struct Figures {
+  struct State {
+    Kind kind = Kind::kDevice;
+    std::uint64_t active = 0;  ///< with a certificate that has not ended
+    std::uint64_t expired = 0;
+    std::uint64_t waiting = 0;  ///< never enrolled
+    std::uint64_t suspended = 0;
+    std::uint64_t revoked = 0;
+  };
+  std::vector<State> identities;  ///< of every kind there is
+  /// Last certificates of active identities that end within 1, 7, 30, 90 days, or later; each
+  /// counted once. The ended ones are `expired` above.
+  std::array<std::uint64_t, 5> ending{};
+  std::uint64_t services = 0;
+  std::uint64_t audit_seq = 0;
+  std::uint64_t log_version = 0;
+  std::uint64_t database_bytes = 0;
+};
+
 struct Page {
   std::size_t limit = 100;
   std::size_t offset = 0;

@@ -71,6 +71,19 @@ class Transaction {
   /// Rows checked.
   [[nodiscard]] virtual Result<std::uint64_t> verify_chains() const = 0;
 
+  /// Sums by device and service (and day), the largest first.
+  [[nodiscard]] virtual Result<std::vector<Usage>> usage(const UsageQuery& query,
+                                                         Page page) const = 0;
+  [[nodiscard]] virtual Result<Figures> figures(std::int64_t now_s) const = 0;
+
+  // ---- counts, not changes: they need no audit row
+  /// Adds one batch of a router. False where this one, or a later one of that epoch, was added
+  /// before: nothing is counted twice.
+  virtual Result<bool> add_usage(std::string_view router, ByteView epoch, std::uint64_t sequence,
+                                 const std::vector<Usage>& rows) = 0;
+  /// Forgets days before `day`, and epochs of routers not heard of since `before_ms`.
+  virtual Status expire_usage(std::uint32_t day, std::int64_t before_ms) = 0;
+
   // ---- changes; put_ inserts or replaces the row of that id
   virtual Status put_network(const Network& row) = 0;
   virtual Status put_authority(const Authority& row) = 0;

@@ -253,6 +253,44 @@ TEST(Store, FileIsPrivateAndANewerSchemaIsRefused) {
   EXPECT_TRUE(open_sqlite(path, kHooks).error().is(Errc::kNewerSchema));
 }
 
+TEST(Store, UsageIsCountedOncePerBatchAndSummed) {
+  auto s = must(open_sqlite(":memory:", kHooks));
+  const Bytes epoch(16, 1);
+  const Bytes other(16, 2);
+  const auto add = [&](const NetworkId& net, const Bytes& of, std::uint64_t sequence,
+                       const std::vector<Usage>& rows) {
+    auto tx = must(s->begin(net, 1'000));
+    const bool counted = must(tx->add_usage("r", of, sequence, rows));
+    EXPECT_TRUE(tx->commit());  // without an audit row
+    return counted;
+  };
+  const std::vector<Usage> rows = {{100, "d1", "s1", 10, 20, 1, 5}, {100, "d2", "s1", 1, 1, 1, 1}};
+  EXPECT_TRUE(add(kA, epoch, 1, rows));
+  EXPECT_FALSE(add(kA, epoch, 1, rows));
+  EXPECT_TRUE(add(kA, epoch, 2, {{101, "d1", "s1", 5, 5, 0, 5}, {101, "d1", "s2", 7, 0, 1, 0}}));
+  EXPECT_FALSE(add(kA, epoch, 1, rows));
+  EXPECT_TRUE(add(kA, other, 1, {{101, "d1", "s1", 1, 0, 0, 0}}));  // the router was restarted
+  EXPECT_TRUE(add(kB, epoch, 1, rows));
+  const auto sums = [&](const UsageQuery& q) {
+    std::string out;
+    auto r = must(s->read(kA));
+    for (const auto& u : must(r->usage(q, {})))
+      out += std::to_string(u.day) + "/" + u.device + "/" + u.service + "=" +
+             std::to_string(u.sent) + "+" + std::to_string(u.received) + "*" +
+             std::to_string(u.circuits) + " ";
+    return out;
+  };
+  EXPECT_EQ(sums({.from = 0, .to = 200}), "0/d1/s1=16+25*1 0/d1/s2=7+0*1 0/d2/s1=1+1*1 ");
+  EXPECT_EQ(sums({.device = "d2", .from = 0, .to = 200}), "0/d2/s1=1+1*1 ");
+  EXPECT_EQ(sums({.service = "s1", .from = 101, .to = 101, .by_day = true}), "101/d1/s1=6+5*0 ");
+  {
+    auto tx = must(s->begin(kA, 2'000));
+    EXPECT_TRUE(tx->expire_usage(101, 1'001));
+    EXPECT_TRUE(tx->commit());
+  }
+  EXPECT_EQ(sums({.from = 0, .to = 200}), "0/d1/s1=6+5*0 0/d1/s2=7+0*1 ");
+}
+
 // A child commits and reports each id; it is killed at a random moment. What it reported is there.
 TEST(Store, KilledWriterKeepsEveryAcknowledgedRow) {
   SeededRandom random(7);

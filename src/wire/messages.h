@@ -228,6 +228,9 @@ struct BindProof {
 
 // ---- members of Control
 // --------------------------------------------------------------------------------
+/// Bit of Hello.features: usage is reported and acknowledged on this control lane.
+inline constexpr std::uint64_t kFeatureUsage = 1;
+inline constexpr std::size_t kMaxUsageEntries = 4'096;
 struct Hello {
   std::uint32_t version_min = 0;
   std::uint32_t version_max = 0;
@@ -336,6 +339,41 @@ struct Event {
   std::string text;
   friend bool operator==(const Event&, const Event&) = default;
 };
+/// Of one device and service on one day; see proto/lane.proto.
+struct UsageEntry {
+  std::uint32_t day = 0;
+  std::string device;
+  std::string service;
+  std::uint64_t sent = 0;
+  std::uint64_t received = 0;
+  std::uint64_t circuits = 0;
+  std::uint64_t open_ms = 0;
+  friend bool operator==(const UsageEntry&, const UsageEntry&) = default;
+};
+struct RouterLive {
+  std::int64_t time_ms = 0;
+  std::uint64_t lanes = 0;
+  std::uint64_t circuits = 0;
+  std::uint64_t bytes_in = 0;
+  std::uint64_t bytes_out = 0;
+  std::uint64_t cpu_us = 0;
+  std::uint64_t rss_bytes = 0;
+  friend bool operator==(const RouterLive&, const RouterLive&) = default;
+};
+struct Usage {
+  ProcessEpoch epoch{};
+  std::uint64_t sequence = 0;
+  std::uint64_t interval_ms = 0;
+  std::vector<UsageEntry> entries;
+  RouterLive live;
+  friend bool operator==(const Usage&, const Usage&) = default;
+};
+struct UsageAck {
+  ProcessEpoch epoch{};
+  std::uint64_t sequence = 0;
+  std::uint64_t period_ms = 0;
+  friend bool operator==(const UsageAck&, const UsageAck&) = default;
+};
 struct Events {
   std::vector<Event> entries;
   friend bool operator==(const Events&, const Events&) = default;
@@ -413,7 +451,7 @@ struct StateOp {
 /// Payload of CONTROL frames: exactly one member.
 struct Control {
   std::variant<Hello, Refused, Bind, BindReply, Unbind, Services, CardUpdate, CardRequest,
-               Terminators, StateAck, Events, StateUpdate, CardReply, Routers>
+               Terminators, StateAck, Events, StateUpdate, CardReply, Routers, Usage, UsageAck>
       member;
   friend bool operator==(const Control&, const Control&) = default;
 };

@@ -131,6 +131,40 @@ template <typename A, Is<Events> M>
 void fields(A& a, M& m) {
   a.messages(1, m.entries, 4'096);
 }
+template <typename A, Is<UsageEntry> M>
+void fields(A& a, M& m) {
+  a.number(1, m.day);
+  a.text(2, m.device, kMaxId);
+  a.text(3, m.service, kMaxId);
+  a.number(4, m.sent);
+  a.number(5, m.received);
+  a.number(6, m.circuits);
+  a.number(7, m.open_ms);
+}
+template <typename A, Is<RouterLive> M>
+void fields(A& a, M& m) {
+  a.time(1, m.time_ms);
+  a.number(2, m.lanes);
+  a.number(3, m.circuits);
+  a.number(4, m.bytes_in);
+  a.number(5, m.bytes_out);
+  a.number(6, m.cpu_us);
+  a.number(7, m.rss_bytes);
+}
+template <typename A, Is<Usage> M>
+void fields(A& a, M& m) {
+  a.fixed(1, m.epoch);
+  a.number(2, m.sequence);
+  a.number(3, m.interval_ms);
+  a.messages(4, m.entries, kMaxUsageEntries);
+  a.message(5, m.live);
+}
+template <typename A, Is<UsageAck> M>
+void fields(A& a, M& m) {
+  a.fixed(1, m.epoch);
+  a.number(2, m.sequence);
+  a.number(3, m.period_ms);
+}
 template <typename A, Is<StateUpdate> M>
 void fields(A& a, M& m) {
   a.blob(1, m.snapshot_head, kMaxPayload);
@@ -156,6 +190,8 @@ void fields(A& a, M& m) {
   a.template member<StateUpdate>(12, v);
   a.template member<CardReply>(13, v);
   a.template member<Routers>(14, v);
+  a.template member<Usage>(15, v);
+  a.template member<UsageAck>(16, v);
 }
 template <typename A, Is<StateHead> M>
 void fields(A& a, M& m) {

@@ -57,6 +57,8 @@ std::vector<Control> controls() {
       {Events{{{5, "router.dial_denied", "d-1", "s-1", "why"}}}},
       {kUpdate},
       {CardReply{1, "d-1", {1}, "none"}},
+      {Usage{kInstance, 3, 10'000, {{20'000, "d-1", "s-1", 1, 2, 3, 4}}, {5, 1, 2, 3, 4, 5, 6}}},
+      {UsageAck{kInstance, 3, 2'000}},
       {Routers{{{"r-1", "edge", {"127.0.0.1:3022", "[::1]:3022"}}}}},
   };
 }

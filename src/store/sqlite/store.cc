@@ -11,8 +11,10 @@
 namespace sally::store {
 namespace {
 
-constexpr std::array<const char*, 1> kMigrations{
+constexpr std::array<const char*, 2> kMigrations{
 #include "store/migrations/0001_initial.sql.inc"
+    ,
+#include "store/migrations/0002_usage.sql.inc"
 };
 
 // Text of statements: literals, because the statement cache keys on their addresses.
@@ -116,6 +118,18 @@ Grant read_grant(Statement& s) {
   r.selector = s.text();
   r.created_ms = s.i64();
   return r;
+}
+
+Usage read_usage(Statement& s) {
+  Usage u;
+  u.day = static_cast<std::uint32_t>(s.i64());
+  u.device = s.text();
+  u.service = s.text();
+  u.sent = s.u64();
+  u.received = s.u64();
+  u.circuits = s.u64();
+  u.open_ms = s.u64();
+  return u;
 }
 
 AuditRow read_audit(Statement& s) {
@@ -467,6 +481,114 @@ class SqliteTransaction final : public Transaction {
     s << id;
     return run_one(s);
   }
+  Result<std::vector<Usage>> usage(const UsageQuery& q, Page page) const override {
+    // Two statements: the cache keys on their addresses.
+#define USAGE_SUMS                                                                       \
+  ", device, service, sum(sent), sum(received), sum(circuits), sum(open_ms) FROM usage " \
+  "WHERE network=? AND day >= ? AND day <= ? AND (?='' OR device=?) AND (?='' OR service=?) "
+    auto s = q.by_day
+                 ? query("SELECT day" USAGE_SUMS
+                         "GROUP BY day, device, service ORDER BY day, sum(sent) + sum(received) "
+                         "DESC, device, service LIMIT ? OFFSET ?")
+                 : query("SELECT 0" USAGE_SUMS
+                         "GROUP BY device, service ORDER BY sum(sent) + sum(received) DESC, "
+                         "device, service LIMIT ? OFFSET ?");
+#undef USAGE_SUMS
+    s << std::uint64_t{q.from} << std::uint64_t{q.to} << q.device << q.device << q.service
+      << q.service << std::uint64_t{page.limit} << std::uint64_t{page.offset};
+    return all<Usage>(s, read_usage);
+  }
+  Result<bool> add_usage(std::string_view router, ByteView epoch, std::uint64_t sequence,
+                         const std::vector<Usage>& rows) override {
+    {
+      auto s = query("SELECT sequence FROM usage_batches WHERE network=? AND router=? AND epoch=?");
+      s << router << epoch;
+      TRY_ASSIGN(const bool known, s.step());
+      if (known && s.u64() >= sequence) return false;
+    }
+    {
+      auto s = query(
+          "INSERT OR REPLACE INTO usage_batches(network, router, epoch, sequence, at_ms) "
+          "VALUES(?,?,?,?,?)");
+      s << router << epoch << sequence << now_ms_;
+      TRY(run(s));
+    }
+    for (const auto& u : rows) {
+      auto s = query(
+          "INSERT INTO usage(network, day, device, service, sent, received, circuits, open_ms) "
+          "VALUES(?,?,?,?,?,?,?,?) ON CONFLICT(network, day, device, service) DO UPDATE SET "
+          "sent=sent+excluded.sent, received=received+excluded.received, "
+          "circuits=circuits+excluded.circuits, open_ms=open_ms+excluded.open_ms");
+      s << std::uint64_t{u.day} << u.device << u.service << u.sent << u.received << u.circuits
+        << u.open_ms;
+      TRY(run(s));
+    }
+    return true;
+  }
+  Status expire_usage(std::uint32_t day, std::int64_t before_ms) override {
+    {
+      auto s = query("DELETE FROM usage WHERE network=? AND day < ?");
+      s << std::uint64_t{day};
+      TRY(run(s));
+    }
+    auto s = query("DELETE FROM usage_batches WHERE network=? AND at_ms < ?");
+    s << before_ms;
+    return run(s);
+  }
+  Result<Figures> figures(std::int64_t now_s) const override {
+    Figures f;
+    {
+      auto s = query(
+          "SELECT i.kind, i.standing, (SELECT MAX(c.not_after_s) FROM certificates c WHERE "
+          "c.network=i.network AND c.identity=i.id AND c.revoked_ms=0) AS last "
+          "FROM identities i WHERE i.network=? AND i.removed_ms=0");
+      std::array<Figures::State, 6> states{};
+      for (;;) {
+        TRY_ASSIGN(const bool row, s.step());
+        if (!row) break;
+        const auto kind = static_cast<std::size_t>(s.i64());
+        const auto standing = static_cast<Standing>(s.i64());
+        const std::int64_t last = s.i64();  // 0: none
+        if (kind == 0 || kind >= states.size()) continue;
+        Figures::State& at = states[kind];
+        if (standing == Standing::kSuspended) {
+          ++at.suspended;
+        } else if (standing != Standing::kActive) {
+          ++at.revoked;
+        } else if (last == 0) {
+          ++at.waiting;
+        } else if (last <= now_s) {
+          ++at.expired;
+        } else {
+          ++at.active;
+          constexpr std::array<std::int64_t, 4> kDays = {1, 7, 30, 90};
+          const auto window = std::find_if(kDays.begin(), kDays.end(), [&](std::int64_t days) {
+            return last - now_s <= days * 86'400;
+          });
+          ++f.ending[static_cast<std::size_t>(window - kDays.begin())];
+        }
+      }
+      for (std::size_t kind = 1; kind < states.size(); ++kind) {
+        states[kind].kind = static_cast<Kind>(kind);
+        f.identities.push_back(states[kind]);
+      }
+    }
+    const auto number = [this](const char* sql, std::uint64_t& into) -> Status {
+      auto s = query(sql);
+      TRY_ASSIGN(const bool row, s.step());
+      if (row) into = s.u64();
+      return {};
+    };
+    TRY(number("SELECT count(*) FROM services WHERE network=?", f.services));
+    TRY(number("SELECT ifnull(max(seq), 0) FROM audit WHERE network=?", f.audit_seq));
+    TRY(number("SELECT ifnull(max(version), 0) FROM change_log WHERE network=?", f.log_version));
+    TRY(
+        number("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size() "
+               "WHERE ? != ''",
+               f.database_bytes));
+    return f;
+  }
+
   Status put_router_info(const RouterInfo& r) override {
     auto s = change(
         "INSERT OR REPLACE INTO routers(network, id, addresses, dns, ips) VALUES(?,?,?,?,?)");
