@@ -13,7 +13,7 @@ namespace {
 const std::vector<Route>& table() {
   static const std::vector<Route> all = [] {
     std::vector<Route> out;
-    for (auto part : {device_routes(), service_routes(), network_routes()})
+    for (auto part : {device_routes(), service_routes(), network_routes(), usage_routes()})
       out.insert(out.end(), part.begin(), part.end());
     return out;
   }();
@@ -153,34 +153,72 @@ std::string_view error_name(Errc e) {
 std::vector<Api::RouteInfo> Api::fleet_routes() {
   std::vector<RouteInfo> out;
   for (const auto& r : table()) out.push_back({std::string(r.method), std::string(r.path)});
+  out.push_back({"GET", "/metrics"});
   return out;
 }
 
 Response Api::handle(const Request& request) const {
-  Response response;
-  const auto path = clean_path(request.path);
-  if (!path) {
-    response = error_response(Error(Errc::kNoRoute, "bad path"));
-  } else if (path->starts_with("/fleet/")) {
-    response = fleet(request, *path);
-  } else {
-    bool prefixed = false;
-    std::string rest = *path;
-    for (const std::string_view prefix : {"/edge/client/v1", "/edge/v1"}) {
-      if (*path != prefix && !path->starts_with(std::string(prefix) + "/")) continue;
-      rest = path->substr(prefix.size());
-      prefixed = true;
-      break;
-    }
-    response = compatible(request, rest.empty() ? "/" : rest, prefixed);
-  }
+  const std::int64_t start = deps_.clock.mono_us();
+  RouteName name = "other";
+  Response response = answer(request, name);
   response.headers.emplace_back("ziti-instance-id", deps_.instance);
   response.headers.emplace_back("server", "sally-controller/" SALLY_VERSION);
   response.headers.emplace_back("cache-control", "no-store");
+  latency_[request.method == "GET" ? 0 : 1].observe_us(deps_.clock.mono_us() - start);
+  const std::scoped_lock lock(stats_mutex_);
+  ++answered_[{name, response.status}];
   return response;
 }
 
-Response Api::fleet(const Request& request, const std::string& path) const {
+Response Api::answer(const Request& request, RouteName& name) const {
+  const auto path = clean_path(request.path);
+  if (!path) return error_response(Error(Errc::kNoRoute, "bad path"));
+  if (*path == "/metrics") {
+    name = "/metrics";
+    return metrics_text(request);
+  }
+  if (path->starts_with("/fleet/")) return fleet(request, *path, name);
+  bool prefixed = false;
+  std::string rest = *path;
+  for (const std::string_view prefix : {"/edge/client/v1", "/edge/v1"}) {
+    if (*path != prefix && !path->starts_with(std::string(prefix) + "/")) continue;
+    rest = path->substr(prefix.size());
+    prefixed = true;
+    break;
+  }
+  return compatible(request, rest.empty() ? "/" : rest, prefixed, name);
+}
+
+Response Api::metrics_text(const Request& request) const {
+  if (request.method != "GET") return error_response(Error(Errc::kMethod, "/metrics"));
+  {
+    const auto tx = deps_.store.read(deps_.network);
+    if (!tx) return error_response(tx.error());
+    if (const Status may = check_admin(deps_, request, **tx); !may)
+      return error_response(may.error());
+  }
+  Response r;
+  r.headers.emplace_back("content-type", std::string(metrics::Text::kContentType));
+  r.body = deps_.metrics ? deps_.metrics() : std::string();
+  return r;
+}
+
+void Api::write_metrics(metrics::Text& out) const {
+  {
+    const std::scoped_lock lock(stats_mutex_);
+    out.counter("sally_controller_api_requests_total", "Requests answered, by route and status.");
+    for (const auto& [key, n] : answered_)
+      out.value(n, {{"route", key.first}, {"status", std::to_string(key.second)}});
+    out.counter("sally_controller_enrolments_total", "Enrolments, by result: done or a code.");
+    for (const auto& [code, n] : enrolments_) out.value(n, {{"result", code}});
+  }
+  out.histogram("sally_controller_api_request_duration_seconds",
+                "Time from a request to its answer, without the network.");
+  out.latency(latency_[0].values(), {{"kind", "read"}});
+  out.latency(latency_[1].values(), {{"kind", "write"}});
+}
+
+Response Api::fleet(const Request& request, const std::string& path, RouteName& name) const {
   const Route* route = nullptr;
   bool path_exists = false;
   std::vector<std::string> params;
@@ -188,6 +226,7 @@ Response Api::fleet(const Request& request, const std::string& path) const {
   for (const auto& r : table()) {
     if (!match(r.path, path, params)) continue;
     path_exists = true;
+    name = r.path;
     if (r.method != request.method) continue;
     route = &r;
     found = params;

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -11,6 +14,7 @@
 #include "api/errc.h"
 #include "api/http.h"
 #include "base/clock.h"
+#include "base/metrics.h"
 #include "base/random.h"
 #include "pki/authority.h"
 #include "pki/enroll.h"
@@ -34,6 +38,27 @@ class Live {
     std::string router;
     std::int64_t since_ms = 0;
   };
+  /// What a router said of itself in its last report; rates since the one before.
+  struct RouterLoad {
+    std::string router;
+    std::int64_t at_ms = 0;
+    std::uint64_t lanes = 0;
+    std::uint64_t circuits = 0;
+    double in_per_s = 0;   ///< bytes from its devices
+    double out_per_s = 0;  ///< bytes to them
+    double cpu = 0;        ///< cores in use
+    std::uint64_t rss_bytes = 0;
+  };
+  struct Flow {  ///< bytes a second that a device's circuits to a service carried
+    std::string device;
+    std::string service;
+    double sent_per_s = 0;
+    double received_per_s = 0;
+  };
+  struct Load {
+    std::vector<RouterLoad> routers;
+    std::vector<Flow> flows;
+  };
   struct Enforced {
     std::size_t routers = 0;  ///< confirmed the version
     std::size_t of = 0;       ///< online
@@ -43,6 +68,8 @@ class Live {
   virtual ~Live() = default;
   [[nodiscard]] virtual Router router(const std::string& id) const = 0;
   [[nodiscard]] virtual std::vector<Host> hosts() const = 0;
+  /// Somebody looks: for the next seconds routers report more often.
+  [[nodiscard]] virtual Load traffic() = 0;
   /// New entries are in the change log: push them.
   virtual void changed() = 0;
   /// Blocks until all routers online confirmed `version`, at most `timeout_ms`.
@@ -64,6 +91,8 @@ struct Deps {
   Random& random;
   std::string url;       ///< https://host:port, the issuer in tokens
   std::string instance;  ///< constant for one run
+  /// All figures of the controller as Prometheus text; from any thread.
+  std::function<std::string()> metrics;
 };
 
 /// REST of one network: the compatible client API and /fleet/v1, plain synchronous handlers without
@@ -80,12 +109,23 @@ class Api {
   };
   /// The fleet routes, for the comparison with openapi/fleet.yaml.
   static std::vector<RouteInfo> fleet_routes();
+  /// Requests by route and status, their times, enrolments by result.
+  void write_metrics(metrics::Text& out) const;
 
  private:
-  [[nodiscard]] Response fleet(const Request& request, const std::string& path) const;
-  [[nodiscard]] Response compatible(const Request& request, const std::string& path,
-                                    bool prefixed) const;
+  /// What was asked, for the counts: a pattern of a table, never what a stranger wrote.
+  using RouteName = std::string_view;
+  [[nodiscard]] Response answer(const Request& request, RouteName& name) const;
+  [[nodiscard]] Response fleet(const Request& request, const std::string& path,
+                               RouteName& name) const;
+  [[nodiscard]] Response compatible(const Request& request, const std::string& path, bool prefixed,
+                                    RouteName& name) const;
+  [[nodiscard]] Response metrics_text(const Request& request) const;
   Deps deps_;
+  mutable std::mutex stats_mutex_;  // both below
+  mutable std::map<std::pair<RouteName, int>, std::uint64_t> answered_;
+  mutable std::map<std::string_view, std::uint64_t> enrolments_;  ///< by static code
+  mutable std::array<metrics::Latency, 2> latency_;               ///< GET, all others
 };
 
 inline constexpr std::size_t kMaxBody = 256 * 1024;

@@ -28,6 +28,11 @@ class FakeLive final : public Live {
  public:
   Router router(const std::string&) const override { return {true, 1, 2, 3}; }
   std::vector<Host> hosts() const override { return {}; }
+  Load traffic() override {
+    return {.routers = {{.router = "r-1", .at_ms = 5, .lanes = 2, .circuits = 1, .in_per_s = 100}},
+            .flows = {{.device = "gone", .service = "s-1", .sent_per_s = 70, .received_per_s = 5},
+                      {.device = "gone", .service = "s-2", .sent_per_s = 1, .received_per_s = 0}}};
+  }
   void changed() override { ++changes; }
   Enforced await(std::uint64_t version, std::int64_t) override {
     return {version == 0 ? 0u : 1u, 1, 7, 3};

@@ -43,6 +43,7 @@ struct Route {
 std::vector<Route> device_routes();
 std::vector<Route> service_routes();
 std::vector<Route> network_routes();
+std::vector<Route> usage_routes();
 
 // ---- members of a body; kBadField names the member
 Result<std::string> need_text(const json::object& o, std::string_view name, std::size_t max = 256);

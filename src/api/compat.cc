@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The compatible client API as far as enrolment needs it: docs/compatible-enrolment.md.
+#include <algorithm>
+#include <array>
+
 #include "api/call.h"
 #include "base/log.h"
 #include "base/text.h"
@@ -175,15 +178,16 @@ Result<json::value> enroll(const Deps& d, const std::string& token, const std::s
   tx.reset();
   d.live.changed();
   log::info("api.enrolled", {{"kind", store::kind_name(identity.kind)},
-                         {"id", identity.id},
-                         {"name", identity.name},
-                         {"serial", done->issued.leaf.serial_hex()}});
+                             {"id", identity.id},
+                             {"name", identity.name},
+                             {"serial", done->issued.leaf.serial_hex()}});
   return json::object{{"cert", done->issued.chain_pem()},
                       {"ca", crypto::to_pem(d.authority->bundle())},
                       {"sally", std::move(own)}};
 }
 
-Response enroll_request(const Deps& d, const Request& r, bool json_only) {
+/// `result`: "done", or the code of the refusal.
+Response enroll_request(const Deps& d, const Request& r, bool json_only, std::string_view& result) {
   if (r.body.size() > kMaxBody)
     return refuse(d, 413, "REQUEST_ENTITY_TOO_LARGE", "request is too large");
   std::string type = lower(trim(split(r.header("content-type"), ';').front()));
@@ -216,6 +220,7 @@ Response enroll_request(const Deps& d, const Request& r, bool json_only) {
       return refuse(d, 400, "INVALID_ENROLL_METHOD", "only ott tokens are known");
   }
   auto done = enroll(d, token, csr);
+  result = done ? "done" : done.error().code();
   if (done) return envelope(std::move(*done));
   log::warn(
       "api.enrolment_refused",
@@ -225,17 +230,29 @@ Response enroll_request(const Deps& d, const Request& r, bool json_only) {
 
 }  // namespace
 
-Response Api::compatible(const Request& r, const std::string& path, bool prefixed) const {
+Response Api::compatible(const Request& r, const std::string& path, bool prefixed,
+                         RouteName& name) const {
   const bool get = r.method == "GET";
   const bool post = r.method == "POST";
+  constexpr std::array<std::string_view, 8> kPaths = {
+      "/",           "/version",      "/.well-known/est/cacerts", "/enroll",
+      "/enroll/ott", "/network-jwts", "/external-jwt-signers",    "/enumerated-capabilities"};
+  if (const auto at = std::find(kPaths.begin(), kPaths.end(), path); at != kPaths.end()) name = *at;
+  const auto enrolled = [&](bool json_only) {
+    std::string_view result = "api.bad_request";
+    Response response = enroll_request(deps_, r, json_only, result);
+    const std::scoped_lock lock(stats_mutex_);
+    ++enrolments_[result];
+    return response;
+  };
   if (path == "/" || path == "/version") {
     if (get) return version(deps_);
   } else if (path == "/.well-known/est/cacerts") {
     if (get) return cacerts(deps_, r, prefixed);
   } else if (path == "/enroll") {
-    if (post) return enroll_request(deps_, r, false);
+    if (post) return enrolled(false);
   } else if (path == "/enroll/ott") {
-    if (post) return enroll_request(deps_, r, true);
+    if (post) return enrolled(true);
   } else if (path == "/network-jwts") {
     if (get) return network_jwts(deps_);
   } else if (path == "/external-jwt-signers") {

@@ -12,6 +12,7 @@ namespace {
 
 constexpr std::int64_t kHeadMs = 10'000;
 constexpr std::int64_t kUpkeepMs = 3'600'000;
+constexpr std::size_t kMaxCodes = 64;
 
 }  // namespace
 
@@ -50,7 +51,7 @@ void Network::take(std::unique_ptr<tls::Stream> stream) {
   const auto* who = stream->peer();
   if (who == nullptr || who->role() != tls::Role::kRouter || who->network() != id_) {
     log::warn("controller.lane_refused", {{"peer", who != nullptr ? who->uri() : "no certificate"},
-                                       {"remote", stream->remote().str()}});
+                                          {"remote", stream->remote().str()}});
     return;
   }
   // Again: a handshake may have been held back over a removal.
@@ -62,6 +63,7 @@ void Network::take(std::unique_ptr<tls::Stream> stream) {
   o.hello.network = id_.str();
   o.hello.epoch = epoch_;
   o.hello.software = "sally-controller/" SALLY_VERSION;
+  o.hello.features = wire::kFeatureUsage;
   o.tell_time = true;
   o.max_control = wire::kMaxControlMessage;
   o.max_labels = 0;
@@ -86,30 +88,36 @@ void Network::on_lane_up(lane::Lane& lane, const wire::Hello& hello) {
     auto& r = routers_[peer.router];
     r.lane = peer.number;
     r.seen_ms = clock_.unix_ms();
+    r.usage = {};
+    r.before = {};
     r.acks.clear();  // its counts start anew with its process
     r.hosts.clear();
   }
+  peer.reports = (hello.features & wire::kFeatureUsage) != 0;
+  peer.acked = {.epoch = hello.epoch, .sequence = 0, .period_ms = period_ms()};
   log::info("controller.router_up", {{"router", peer.router},
-                                 {"remote", lane.remote().str()},
-                                 {"software", hello.software},
-                                 {"version", hello.state_version}});
+                                     {"remote", lane.remote().str()},
+                                     {"software", hello.software},
+                                     {"version", hello.state_version}});
   auto update = writer_->update_for(hello.state_version, hello.state_hash, clock_.unix_ms());
   if (!update) {
-    log::error("controller.router_not_updated",
-               {{"router", peer.router},
-                {"why", update.error().text()},
-                {"fix", "after a restore: docs/operations.md"}});
+    log::error("controller.router_not_updated", {{"router", peer.router},
+                                                 {"why", update.error().text()},
+                                                 {"fix", "after a restore: docs/operations.md"}});
     return lane.close(update.error());
   }
   peer.synced = true;
   peer.sent = writer_->version();
   lane.send_control({std::move(*update)});
+  if (peer.reports) lane.send_control({peer.acked});
 }
 
 void Network::on_lane_control(lane::Lane& lane, wire::Control&& message) {
   const auto it = peers_.find(&lane);
   if (it == peers_.end()) return;
-  const Peer& peer = it->second;
+  Peer& peer = it->second;
+  if (auto* usage = std::get_if<wire::Usage>(&message.member))
+    return on_usage(peer, std::move(*usage));
   if (const auto* ack = std::get_if<wire::StateAck>(&message.member))
     return on_ack(peer.router, *ack);
   if (const auto* list = std::get_if<wire::Terminators>(&message.member))
@@ -143,8 +151,7 @@ void Network::take_rows(std::vector<store::LogRow> rows) {
     if (row.version <= writer_->version()) continue;
     if (const auto ok = writer_->append(row.entry, row.hash); !ok) {
       // The store is the truth: start again from it.
-      log::error("controller.log_gap",
-                 {{"version", row.version}, {"why", ok.error().text()}});
+      log::error("controller.log_gap", {{"version", row.version}, {"why", ok.error().text()}});
       if (const auto made = make_writer(); !made)
         return log::error("controller.log_writer_failed", {{"why", made.error().text()}});
       break;
@@ -222,6 +229,10 @@ void Network::on_events(const std::string& router, wire::Events events) {
     const std::scoped_lock lock(mutex_);
     auto& r = routers_[router];
     r.seen_ms = clock_.unix_ms();
+    for (const auto& e : events.entries) {
+      const bool room = event_counts_.size() < kMaxCodes || event_counts_.contains(e.code);
+      ++event_counts_[room ? e.code : "other"];
+    }
     std::size_t allowed = 0;
     while (allowed < events.entries.size() && r.events.take(clock_.mono_us())) ++allowed;
     if (allowed < events.entries.size()) {

@@ -28,7 +28,8 @@ constexpr char kUsage[] =
     "                        [--port 1280] [--rest-key p256|rsa] [--admin-name root]\n"
     "                        [--router HOST:PORT --router-identity FILE [--router-name router-1]]\n"
     "       sally-controller admin --dir D --admin-identity FILE [--admin-name root]\n"
-    "       sally-controller --dir D [--listen ADDRESS:PORT] [--log debug|info|warn|error|json]\n";
+    "       sally-controller --dir D [--listen ADDRESS:PORT] [--log debug|info|warn|error|json]\n"
+    "                        [--metrics 127.0.0.1:PORT|unix:PATH]\n";
 
 int usage(const std::string& why) {
   std::fprintf(stderr, "sally-controller: %s\n%s", why.c_str(), kUsage);
@@ -130,7 +131,9 @@ void on_signal(int) {
 
 int run_server(const std::vector<std::string>& args) {
   Options in;
-  if (const auto ok = in.parse(args, {"--dir", "--listen", "--log", "--log-level"}, {"--log-json"}); !ok)
+  if (const auto ok = in.parse(args, {"--dir", "--listen", "--log", "--log-level", "--metrics"},
+                               {"--log-json"});
+      !ok)
     return usage(ok.error().context());
   ServerOptions o;
   o.dir = in.one("--dir");
@@ -140,6 +143,11 @@ int run_server(const std::vector<std::string>& args) {
     if (!at) return usage("--listen is ADDRESS:PORT");
     o.host = at->host == "*" ? "" : at->host;
     o.port = at->port;
+  }
+  if (in.has("--metrics")) {
+    const auto at = http::parse_plain_address(in.one("--metrics"));
+    if (!at) return usage("--metrics: " + at.error().context());
+    o.metrics = *at;
   }
   if (in.has("--log-level") && !log::set_level(in.one("--log-level")))
     return usage("--log-level is debug, info, warn or error");

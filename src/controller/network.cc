@@ -14,6 +14,10 @@ namespace {
 
 constexpr std::size_t kRowsPerRead = 1000;
 constexpr std::size_t kMaxAcks = 256;
+constexpr std::int64_t kDayMs = 86'400'000;
+constexpr std::int64_t kUsageDays = 400;  // kept
+// A batch that waited longer than this for us may be counted twice.
+constexpr std::int64_t kEpochDays = 60;
 
 Result<std::vector<crypto::Certificate>> read_chain(const std::string& path) {
   TRY_ASSIGN(const std::string text, fs::read_text(path));
@@ -82,7 +86,8 @@ Status Network::load() {
         const std::scoped_lock lock(mutex_);
         return signer_chain_.front().not_after();
       },
-      *this, clock_, random_, url_, random_.hex(8)});
+      *this, clock_, random_, url_, random_.hex(8),
+      [this] { return metrics_ ? metrics_() : std::string(); }});
   open_ = true;
   return {};
 }
@@ -165,6 +170,14 @@ Status Network::upkeep() {
       TRY(tx->audit("system", "service.refresh", "", "{\"records\":" + std::to_string(n) + "}"));
       TRY(tx->commit());
     }
+  }
+  {
+    const std::int64_t now_ms = clock_.unix_ms();
+    TRY_ASSIGN(auto tx, store_->begin(id_, now_ms));
+    const std::int64_t first = now_ms / kDayMs - kUsageDays;
+    TRY(tx->expire_usage(static_cast<std::uint32_t>(std::max<std::int64_t>(0, first)),
+                         now_ms - kEpochDays * kDayMs));
+    TRY(tx->commit());
   }
   if (!open_)
     return rest_renewed && signer_renewed

@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -52,10 +53,15 @@ class Network final : public lane::LaneOwner, public api::Live {
   [[nodiscard]] const std::string& url() const { return url_; }
   [[nodiscard]] std::shared_ptr<const pki::RestIdentity> rest() const;
   [[nodiscard]] std::uint64_t version() const { return writer_->version(); }
+  /// Where `/metrics` of the API comes from; before the first request.
+  void set_metrics(std::function<std::string()> all) { metrics_ = std::move(all); }
+  /// Of store, routers, usage and API. Any thread; may wait for the database.
+  void write_metrics(metrics::Text& out) const;
 
   // api::Live
   [[nodiscard]] api::Live::Router router(const std::string& id) const override;
   [[nodiscard]] std::vector<Host> hosts() const override;
+  Load traffic() override;
   void changed() override;
   Enforced await(std::uint64_t version, std::int64_t timeout_ms) override;
 
@@ -75,6 +81,8 @@ class Network final : public lane::LaneOwner, public api::Live {
     std::string router;
     std::uint64_t sent = 0;  ///< log version it has been sent
     bool synced = false;
+    bool reports = false;  ///< it knows Usage
+    wire::UsageAck acked;  ///< its last batch
   };
   struct Ack {
     std::uint64_t version;
@@ -89,6 +97,14 @@ class Network final : public lane::LaneOwner, public api::Live {
     std::deque<Ack> acks;
     std::vector<Host> hosts;
     TokenBucket events{kEventsPerSecond, kEventBurst};  ///< audited at most
+    wire::Usage usage;                                  ///< the last batch
+    wire::RouterLive before;  ///< of the batch before, of the same process
+  };
+  /// Since the controller started, for Prometheus.
+  struct Carried {
+    std::uint64_t sent = 0;
+    std::uint64_t received = 0;
+    std::uint64_t circuits = 0;
   };
 
   Network(std::string dir, loop::Loop& loop, http::WorkerPool& pool, const Clock& clock,
@@ -104,6 +120,13 @@ class Network final : public lane::LaneOwner, public api::Live {
   void on_terminators(const std::string& router, const wire::Terminators& list);
   void on_card_request(std::uint64_t lane, const wire::CardRequest& request);
   void on_events(const std::string& router, wire::Events events);
+  // usage.cc
+  void on_usage(Peer& peer, wire::Usage usage);
+  void ack_usage(std::uint64_t lane, const wire::Usage& usage);
+  [[nodiscard]] Result<bool> store_usage(const std::string& router, const wire::Usage& usage);
+  void count_usage(const wire::Usage& usage);
+  [[nodiscard]] std::uint64_t period_ms() const;
+  [[nodiscard]] Result<store::Figures> figures() const;
   wire::CardReply answer_card(const wire::CardRequest& request);
   Result<bool> renew(const std::string& file, const std::string& key_name, pki::Profile profile);
   Peer* find(std::uint64_t number);
@@ -142,6 +165,13 @@ class Network final : public lane::LaneOwner, public api::Live {
   mutable std::mutex mutex_;
   std::condition_variable acked_;
   std::map<std::string, LiveRouter> routers_;
+  std::map<std::string, std::uint64_t> event_counts_;  ///< by code of a router; bounded
+  std::map<std::string, Carried> carried_;             ///< by service id; bounded
+  std::uint64_t usage_refused_ = 0;
+  mutable store::Figures figures_;  ///< the last ones, asked at most every 10 s
+  mutable std::int64_t figures_at_ms_ = 0;
+  std::atomic<std::int64_t> watched_until_ms_ = 0;
+  std::function<std::string()> metrics_;
   std::shared_ptr<const pki::RestIdentity> rest_;
   std::vector<crypto::Certificate> signer_chain_;
 };

@@ -15,6 +15,8 @@ Server::Server(loop::Loop& loop, const Clock& clock, Random& random, ServerOptio
     : loop_(loop), clock_(clock), random_(random), options_(std::move(options)) {}
 
 Server::~Server() {
+  *alive_ = false;
+  plain_.reset();
   acceptor_.reset();
   http_.reset();
   pool_.reset();
@@ -52,6 +54,7 @@ Status Server::start() {
   http_ = std::make_unique<http::Server>(
       loop_, http::ServerOptions{.name = "controller", .workers = options_.threads},
       [this](const http::Request& r) { return handle(r); });
+  network_->set_metrics([this] { return metrics_from_pool(); });
   TRY_ASSIGN(auto context, make_context());
   TRY_ASSIGN(acceptor_, tls::Acceptor::create(loop_,
                                               {.host = options_.host,
@@ -62,9 +65,16 @@ Status Server::start() {
                                               [this](std::unique_ptr<tls::Stream> stream) {
                                                 accept(std::move(stream));
                                               }));
+  if (options_.metrics) {
+    TRY_ASSIGN(plain_, http::serve_metrics(loop_, *options_.metrics,
+                                           [this](std::move_only_function<void(std::string)> done) {
+                                             collect_metrics(std::move(done));
+                                           }));
+  }
   network_->start([this] {
     auto fresh = make_context();
-    if (!fresh) return log::error("controller.certificate_unusable", {{"why", fresh.error().text()}});
+    if (!fresh)
+      return log::error("controller.certificate_unusable", {{"why", fresh.error().text()}});
     acceptor_->set_context(*fresh);
   });
   log::info("controller.ready", {{"network", network_->id().str()},

@@ -4,9 +4,11 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "controller/network.h"
+#include "http/plain_server.h"
 #include "http/server.h"
 #include "http/worker_pool.h"
 #include "loop/loop.h"
@@ -19,6 +21,7 @@ struct ServerOptions {
   std::string host;  ///< address to listen on; empty = all
   std::uint16_t port = 1280;
   std::size_t threads = 2;
+  std::optional<http::PlainAddress> metrics = std::nullopt;  ///< also without TLS, on this machine
 };
 
 /// The controller process: one TLS port for REST (ALPN http/1.1 or none) and control lanes
@@ -32,6 +35,8 @@ class Server {
   ~Server();
   [[nodiscard]] std::uint16_t port() const { return acceptor_->port(); }
   [[nodiscard]] Network& network() { return *network_; }
+  /// Of the figures' own listener; 0 = none.
+  [[nodiscard]] std::uint16_t metrics_port() const { return plain_ ? plain_->port() : 0; }
 
  private:
   Server(loop::Loop& loop, const Clock& clock, Random& random, ServerOptions options);
@@ -39,6 +44,19 @@ class Server {
   [[nodiscard]] Result<std::shared_ptr<const tls::Context>> make_context() const;
   void accept(std::unique_ptr<tls::Stream> stream);
   [[nodiscard]] http::Response handle(const http::Request& request) const;
+
+  // metrics.cc
+  /// What only the loop's thread may read.
+  struct LoopFigures {
+    tls::AcceptorCounters accepted;
+    std::uint32_t handshakes = 0;
+    http::ServerCounters requests;
+    std::size_t connections = 0;
+  };
+  [[nodiscard]] LoopFigures loop_figures() const;
+  [[nodiscard]] std::string metrics_text(const std::optional<LoopFigures>& loop) const;
+  [[nodiscard]] std::string metrics_from_pool() const;
+  void collect_metrics(std::move_only_function<void(std::string)> done);
 
   loop::Loop& loop_;
   const Clock& clock_;
@@ -49,6 +67,8 @@ class Server {
   std::unique_ptr<http::WorkerPool> pool_;
   std::unique_ptr<http::Server> http_;
   std::unique_ptr<tls::Acceptor> acceptor_;
+  std::unique_ptr<http::PlainServer> plain_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 
 }  // namespace sally::controller
