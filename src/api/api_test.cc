@@ -342,6 +342,44 @@ TEST_F(ApiTest, EnrolmentFormsAndRefusals) {
   EXPECT_EQ(cause(r), "pki.token_expired");
 }
 
+TEST_F(ApiTest, UsageLiveAndMetricsAreForAdmins) {
+  for (const char* path : {"/fleet/v1/usage", "/fleet/v1/live", "/metrics"})
+    EXPECT_EQ(code(call(401, "GET", path)), "api.no_certificate");
+  as_admin();
+  const auto today = static_cast<std::uint32_t>(clock.unix_s() / 86'400);
+  {
+    auto tx = must(db->begin(kNet, clock.unix_ms()));
+    EXPECT_TRUE(must(tx->add_usage(
+        "r", Bytes(16, 1), 1,
+        {{today, "gone", "s-1", 5, 6, 1, 7}, {today - 1, "gone", "s-1", 1, 1, 0, 0}})));
+    ok(tx->commit());
+  }
+  const auto total = call(200, "GET", "/fleet/v1/usage").at("items").as_array();
+  ASSERT_EQ(total.size(), 1u);
+  EXPECT_EQ(total[0].at("sent").to_number<int>(), 6);
+  EXPECT_EQ(total[0].at("device_name").as_string(), "gone");
+  const auto days = call(200, "GET", "/fleet/v1/usage?by=day").at("items").as_array();
+  ASSERT_EQ(days.size(), 2u);
+  EXPECT_EQ(days[1].at("day").as_string(), format_time(clock.unix_ms()).substr(0, 10));
+  EXPECT_EQ(call(200, "GET", "/fleet/v1/usage?to=2000-01-01").at("items").as_array().size(), 0u);
+  for (const char* bad : {"from=yesterday", "from=2026-02-31x", "to=1", "by=hour"})
+    EXPECT_EQ(code(call(400, "GET", std::string("/fleet/v1/usage?") + bad)), "api.bad_field");
+  EXPECT_EQ(code(call(404, "GET", "/fleet/v1/usage?device=nobody")), "api.unknown");
+  const auto now = call(200, "GET", "/fleet/v1/live?limit=1");
+  EXPECT_EQ(now.at("services").as_array().size(), 1u);
+  EXPECT_EQ(now.at("devices").as_array()[0].at("sent_per_s").to_number<double>(), 71);
+  EXPECT_EQ(raw("GET", "/metrics").status, 200);
+  EXPECT_EQ(code(call(405, "POST", "/metrics")), "api.method");
+  metrics::Text out;
+  api->write_metrics(out);
+  const std::string text = out.take();
+  EXPECT_NE(text.find("{route=\"/fleet/v1/usage\",status=\"400\"} 4\n"), std::string::npos) << text;
+  call(404, "GET", "/fleet/v1/evil\"name");
+  raw("GET", "/evil");
+  api->write_metrics(out);
+  EXPECT_EQ(out.take().find("evil"), std::string::npos);
+}
+
 TEST_F(ApiTest, CompatiblePages) {
   for (const char* path :
        {"/version", "/", "/edge/client/v1/version", "/edge/v1/version", "/edge/client/v1/"}) {

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include <boost/json.hpp>
@@ -38,6 +39,7 @@ class TestRouter final : public lane::LaneOwner {
           lane::LaneOptions o;
           o.hello.network = network;
           o.hello.software = "test";
+          o.hello.features = wire::kFeatureUsage;
           o.hello.state_version = replica.state()->version();
           o.hello.state_hash = replica.state()->hash();
           o.tell_time = true;
@@ -54,6 +56,8 @@ class TestRouter final : public lane::LaneOwner {
       l.send_control({wire::StateAck{replica.state()->version(), flows}});
     } else if (auto* c = std::get_if<wire::CardReply>(&m.member)) {
       reply = std::move(*c);
+    } else if (const auto* a = std::get_if<wire::UsageAck>(&m.member)) {
+      acked = *a;
     }
   }
   void on_lane_setup(lane::Lane&, std::uint32_t, ByteView) override {}
@@ -75,6 +79,7 @@ class TestRouter final : public lane::LaneOwner {
   std::uint64_t flows = 0;
   std::string failed, down;
   std::optional<wire::CardReply> reply;
+  std::optional<wire::UsageAck> acked;
 };
 
 class ControllerTest : public testing::Test {
@@ -98,9 +103,35 @@ class ControllerTest : public testing::Test {
     std::filesystem::remove_all(dir);
   }
   void start() {
-    server = must(
-        Server::create(loop, system_clock(), system_random(),
-                       {.dir = dir + "/controller", .host = "127.0.0.1", .port = 0, .threads = 2}));
+    server = must(Server::create(
+        loop, system_clock(), system_random(),
+        {.dir = dir + "/controller",
+         .host = "127.0.0.1",
+         .port = 0,
+         .threads = 2,
+         .metrics = http::PlainAddress{.path = {}, .host = "127.0.0.1", .port = 0}}));
+  }
+  /// The figures without TLS, as Prometheus reads them.
+  std::string scrape() {
+    std::string got;
+    loop::Fd fd;
+    const auto connecting =
+        loop::connect_tcp(loop, "127.0.0.1", server->metrics_port(), 2000,
+                          [&](Result<loop::Fd> done) { fd = must(std::move(done)); });
+    EXPECT_TRUE(until([&] { return fd.valid(); }));
+    const std::string request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    EXPECT_GT(::send(fd.get(), request.data(), request.size(), MSG_NOSIGNAL), 0);
+    bool over = false;
+    loop::Watcher watcher(loop, fd.get(), [&](loop::Watcher::Ready) {
+      char buffer[65536];
+      const auto n = ::recv(fd.get(), buffer, sizeof buffer, 0);
+      if (n > 0) got.append(buffer, static_cast<std::size_t>(n));
+      over = n <= 0;
+      if (over) watcher.want(false, false);
+    });
+    watcher.want(true, false);
+    EXPECT_TRUE(until([&] { return over; }));
+    return got;
   }
   /// One admin request on a thread of its own, while the loop runs.
   json::object call(const std::string& method, const std::string& path,
@@ -197,6 +228,78 @@ TEST_F(ControllerTest, RouterIsBroughtUpToDateAndConfirms) {
   start();
   TestRouter again(loop, who, server->port());
   ASSERT_TRUE(until([&] { return again.version() == version; })) << again.failed << again.down;
+}
+
+TEST_F(ControllerTest, UsageIsStoredOnceAndShown) {
+  const TestIdentity who(dir + "/router/identity.json");
+  auto router = std::make_unique<TestRouter>(loop, who, server->port());
+  ASSERT_TRUE(until([&] { return router->version() == 1; }));
+  const auto device = call("POST", "/fleet/v1/devices", {{"name", "pump-17"}});
+  const std::string id(device.at("id").as_string());
+  const auto today = static_cast<std::uint32_t>(system_clock().unix_s() / 86'400);
+  wire::Usage batch;
+  batch.epoch[0] = 7;
+  batch.sequence = 1;
+  batch.interval_ms = 2'000;
+  batch.entries = {{today, id, "s-1", 1000, 500, 1, 10},
+                   {1, id, "s-2", 1, 1, 0, 0},  // a day long gone is moved, not lost
+                   {today, "", "", 4, 4, 1, 1}};
+  batch.live = {.time_ms = system_clock().unix_ms(), .lanes = 3, .circuits = 2, .bytes_in = 1};
+  const auto report = [&] {
+    router->acked.reset();
+    router->lane->send_control({batch});
+    return until([&] { return router->acked && router->acked->sequence == batch.sequence; });
+  };
+  ASSERT_TRUE(report());
+  EXPECT_EQ(router->acked->epoch, batch.epoch);
+  EXPECT_EQ(router->acked->period_ms, 10'000U);
+  ASSERT_TRUE(report());  // the acknowledgement was lost: counted once
+  // Across a restart of the controller too.
+  server.reset();
+  ASSERT_TRUE(until([&] { return router->lane == nullptr; }));
+  start();
+  router = std::make_unique<TestRouter>(loop, who, server->port());
+  ASSERT_TRUE(until([&] { return router->version() == 1; })) << router->failed;
+  ASSERT_TRUE(report());
+  const auto sum = [&] {
+    std::int64_t n = 0;
+    const auto usage = call("GET", "/fleet/v1/usage?device=pump-17&from=2020-01-01");
+    for (const auto& u : usage.at("items").as_array())
+      n += u.at("sent").as_int64() + u.at("received").as_int64();
+    return n;
+  };
+  EXPECT_EQ(sum(), 1502);
+  batch.sequence = 2;
+  batch.live.time_ms += 2'000;
+  batch.live.bytes_in += 4'000;
+  batch.entries.resize(1);
+  ASSERT_TRUE(report());
+  EXPECT_EQ(sum(), 3002);
+
+  const auto live = call("GET", "/fleet/v1/live");
+  const auto& r = live.at("routers").as_array().at(0);
+  EXPECT_EQ(r.at("lanes").to_number<int>(), 3);
+  EXPECT_EQ(r.at("in_per_s").to_number<double>(), 2000);
+  const auto& top = live.at("devices").as_array().at(0);
+  EXPECT_EQ(top.at("name").as_string(), "pump-17");
+  EXPECT_EQ(top.at("sent_per_s").to_number<double>(), 500);
+  // Somebody watches: the router hears it at once.
+  ASSERT_TRUE(until([&] { return router->acked->period_ms == 2'000; }));
+
+  const std::string text = scrape();
+  for (const char* line :
+       {"HTTP/1.1 200 ", "\nsally_controller_identities{kind=\"device\",state=\"waiting\"} 1\n",
+        "\nsally_controller_state_version 1\n", "\nsally_controller_routers_connected 1\n",
+        "\nsally_usage_bytes_total{service=\"s-1\",direction=\"sent\"} 1000\n",
+        "sally_controller_api_requests_total{route=\"/fleet/v1/usage\",status=\"200\"} ",
+        "\nsally_controller_handshakes_total{result=\"established\"} 1\n"})
+    EXPECT_NE(text.find(line), std::string::npos) << line << text;
+  EXPECT_EQ(text.find(id), std::string::npos);  // devices are no series
+
+  // A report in no order ends its lane.
+  batch.sequence = 0;
+  router->lane->send_control({batch});
+  ASSERT_TRUE(until([&] { return router->lane == nullptr; }));
 }
 
 TEST_F(ControllerTest, RemovedRouterIsCutAndStaysOut) {
