@@ -278,7 +278,9 @@ void Lane::schedule_pump() {
 
 bool Lane::write_pending() {
   if (record_ == nullptr) return true;
-  record_->begin += static_cast<std::uint32_t>(stream_->write(record_->view()));
+  const std::size_t written = stream_->write(record_->view());
+  if (options_.counters != nullptr) options_.counters->bytes_out.add(written);
+  record_->begin += static_cast<std::uint32_t>(written);
   if (record_->size() != 0) return false;
   record_ = nullptr;
   return true;
@@ -325,6 +327,7 @@ void Lane::fill_record() {
                   .offset = out.offset},
                  raw);
     ring_.charge(*attachment, sizeof raw + payload.size());
+    if (options_.counters != nullptr) options_.counters->frames_out.add();
     if (record_ != nullptr && sizeof raw + payload.size() <= record_->room()) {
       record_->append(raw);
       record_->append(payload);
@@ -381,6 +384,7 @@ void Lane::on_readable() {
   if (n == 0 || closing_ || down_) return;
   chunk->end = static_cast<std::uint32_t>(n);
   heard_ms_ = loop_.now_ms();
+  if (options_.counters != nullptr) options_.counters->bytes_in.add(n);
   frames_.feed(std::move(chunk));
   while (!closing_ && !down_) {
     const auto frame = frames_.next();
@@ -392,6 +396,7 @@ void Lane::on_readable() {
 }
 
 Status Lane::dispatch(const wire::FrameHeader& header, ByteView payload, ChunkPtr* whole) {
+  if (options_.counters != nullptr) options_.counters->frames_in.add();
   if (!up_ && header.type != wire::FrameType::kControl)
     return fail(Errc::kProtocol, "a frame before HELLO");
   return header.label == 0 ? dispatch_lane(header, payload)

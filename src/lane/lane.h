@@ -12,6 +12,7 @@
 #include "fabric/labels.h"
 #include "fabric/scheduler.h"
 #include "lane/attachment.h"
+#include "lane/counters.h"
 #include "lane/errors.h"
 #include "lane/frame_reader.h"
 #include "loop/loop.h"
@@ -36,6 +37,7 @@ struct LaneOptions {
   std::int64_t hello_ms = 5'000;
   std::int64_t probe_ms = 1'000;  ///< silence after which we ask
   std::int64_t dead_ms = 5'000;   ///< silence after which the lane is dead
+  Counters* counters = nullptr;   ///< counts into this, if there is one
 };
 
 /// Who uses a lane. Calls may close the lane, and destroy it in on_lane_down only.

@@ -10,6 +10,11 @@ void HopSide::wake() {
   if (lane() != nullptr) lane()->ready(*this);
 }
 
+// Usage is counted once per circuit: where the dialer's lane is.
+UsageCell* HopSide::counted() const {
+  return this == &circuit_.dialing_ ? circuit_.usage_ : nullptr;
+}
+
 // What left on this lane frees room: the lane on the other side may send as much more.
 void HopSide::grant_upstream() {
   if (other_ != nullptr && (other_->lane() == nullptr || other_->remote_label() == 0)) return;
@@ -39,6 +44,7 @@ void HopSide::granted(std::uint64_t limit) {
 
 Status HopSide::on_data(std::uint64_t offset, ByteView payload, ChunkPtr* whole) {
   TRY(in_.on_data(offset, payload.size()));
+  if (UsageCell* cell = counted(); cell != nullptr) cell->sent += payload.size();
   if (other_ != nullptr) {
     other_->out_.push(payload, whole, lane()->pool());
     other_->wake();
@@ -95,6 +101,7 @@ bool HopSide::next_frame(Out& out) {
   out.fin = piece->fin;
   out.offset = piece->offset;
   out.chunk = std::move(piece->chunk);
+  if (UsageCell* cell = counted(); cell != nullptr && !out.fin) cell->received += out.chunk->size();
   grant_upstream();
   return true;
 }

@@ -11,6 +11,7 @@
 #include "lane/attachment.h"
 #include "lane/lane.h"
 #include "router/crossing.h"
+#include "router/usage.h"
 #include "wire/messages.h"
 
 namespace sally::router {
@@ -32,11 +33,13 @@ class HopSide final : public lane::Attachment {
   void on_setup_err(const wire::SetupErr& err) override;
   void on_reset(const wire::Reset& reset) override;
   bool next_frame(Out& out) override;
+  [[nodiscard]] fabric::HopOutlet& outlet() { return out_; }
 
  private:
   friend class Circuit;
   void granted(std::uint64_t limit);
   void grant_upstream();
+  [[nodiscard]] UsageCell* counted() const;
   void wake();
 
   Circuit& circuit_;
@@ -83,6 +86,9 @@ class Circuit {
   /// The host chosen for the current attempt.
   [[nodiscard]] const DeviceId& host() const { return host_; }
   void set_host(DeviceId host) { host_ = std::move(host); }
+  /// Where the dialer's side counts; the owner's. Null before it is open, and at a hosting half.
+  [[nodiscard]] UsageCell* usage() const { return usage_; }
+  void set_usage(UsageCell* cell) { usage_ = cell; }
   [[nodiscard]] HopSide& dialing() { return dialing_; }
   [[nodiscard]] HopSide& hosting() { return hosting_; }
   [[nodiscard]] CircuitOwner& owner() { return owner_; }
@@ -111,6 +117,7 @@ class Circuit {
   ServiceId service_;
   DeviceId dialer_;
   DeviceId host_;
+  UsageCell* usage_ = nullptr;
   HopSide dialing_;
   HopSide hosting_;
   CrossingPtr crossing_;

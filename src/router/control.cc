@@ -27,12 +27,15 @@ wire::Hello Router::control_hello() {
   hello.software = "sally-router/" SALLY_VERSION;
   hello.state_version = enforced_->version();
   hello.state_hash = enforced_->hash();
+  hello.features = wire::kFeatureUsage;
   return hello;
 }
 
-void Router::on_control_up() {
+void Router::on_control_up(const wire::Hello& peer) {
+  reports_usage_ = (peer.features & wire::kFeatureUsage) != 0;
   report_terminators(0);
   flush_events();
+  report_usage();
   for (unsigned i = 0; i < seats_.size(); ++i)
     on_worker(i, [w = seats_[i].worker.get()] { w->ask_missing_cards(); });
 }
@@ -42,6 +45,7 @@ void Router::on_control_message(wire::Control&& message) {
     return on_state(*update);
   if (auto* reply = std::get_if<wire::CardReply>(&message.member))
     return on_card_reply(std::move(*reply));
+  if (const auto* ack = std::get_if<wire::UsageAck>(&message.member)) return on_usage_ack(*ack);
   log::warn("router.unexpected_control_message", {});
 }
 

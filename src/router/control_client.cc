@@ -57,9 +57,9 @@ void ControlClient::send(const wire::Control& message) {
   if (up()) lane_->send_control(message);
 }
 
-void ControlClient::on_lane_up(lane::Lane& lane, const wire::Hello&) {
+void ControlClient::on_lane_up(lane::Lane& lane, const wire::Hello& peer) {
   log::info("router.controller_up", {{"controller", lane.peer().id()}, {"at", controller_.str()}});
-  handler_.on_control_up();
+  handler_.on_control_up(peer);
 }
 
 void ControlClient::on_lane_control(lane::Lane&, wire::Control&& message) {

@@ -19,7 +19,8 @@ class ControlHandler {
   virtual ~ControlHandler() = default;
   /// What HELLO says, state version and hash included; asked at every connect.
   virtual wire::Hello control_hello() = 0;
-  virtual void on_control_up() = 0;
+  /// `peer`: what the controller said of itself.
+  virtual void on_control_up(const wire::Hello& peer) = 0;
   virtual void on_control_message(wire::Control&& message) = 0;
   virtual void on_control_down() = 0;
 };

@@ -35,6 +35,7 @@ std::optional<wire::SetupCode> Worker::begin(Device& device, std::uint32_t label
                                       {"service", service},
                                       {"code", wire::setup_code_name(code)},
                                       {"why", why}});
+    counters_.dials_refused[static_cast<std::size_t>(code)].add();
     if (code == wire::SetupCode::kNoService || code == wire::SetupCode::kInvalid)
       event("router.dial_denied", device.id, service, why);
     return std::optional(code);
@@ -88,6 +89,7 @@ std::optional<wire::SetupCode> Worker::begin(Device& device, std::uint32_t label
   opening->setup = std::move(*setup);
   opening->dialer = &device;
   opening->label = label;
+  opening->started_us = loop_.clock().mono_us();
   opening->last = err;
   opening->last.code = wire::SetupCode::kNoTerminator;
   const CircuitId id = opening->setup.circuit;
@@ -198,6 +200,7 @@ void Worker::give_up(Entry& entry) {
   log::info("router.dial_failed", {{"device", entry.circuit->dialer().str()},
                                    {"service", entry.circuit->service().str()},
                                    {"code", wire::setup_code_name(o.last.code)}});
+  counters_.dials_refused[static_cast<std::size_t>(o.last.code)].add();
   end_attempt(*entry.circuit, wire::ResetCode::kTimeout);
   o.last.attempt = o.attempt;
   o.dialer->lane->send_setup_err(o.label, o.last);
@@ -231,6 +234,10 @@ void Worker::open(Entry& entry, ByteView sealed_answer) {
   --o.dialer->half_open;
   entry.load = o.host.load;
   entry.load->opened();
+  counters_.circuits_opened.add();
+  if (circuit.crossing() != nullptr) counters_.circuits_crossing.add();
+  counters_.dial.observe_us(loop_.clock().mono_us() - o.started_us);
+  circuit.set_usage(usage_.opened(circuit.dialer().str(), circuit.service().str(), loop_.now_ms()));
   log::info("router.circuit_open", {{"circuit", circuit.id().hex()},
                                     {"dialer", circuit.dialer().str()},
                                     {"host", circuit.host().str()},
@@ -304,6 +311,8 @@ void Worker::retire(Circuit& circuit) {
   if (it->second.opening != nullptr && it->second.opening->dialer->half_open > 0)
     --it->second.opening->dialer->half_open;
   if (it->second.load != nullptr) it->second.load->closed();
+  if (circuit.usage() != nullptr) UsageTable::closed(*circuit.usage(), loop_.now_ms());
+  circuit.set_usage(nullptr);
   circuit.end_beyond(wire::ResetCode::kClosed);  // unless it knows already
   shared_.circuits.release(circuit.id());
   bury(std::move(it->second.circuit));

@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "http/message.h"
+#include "http/plain_server.h"
 #include "identity/identity.h"
 #include "loop/process.h"
 #include "router/router.h"
@@ -22,6 +23,7 @@ namespace {
 constexpr char kUsage[] =
     "usage: sally-router --dir DIR [--listen ADDRESS:PORT] [--controller HOST:PORT]\n"
     "                    [--workers N] [--log debug|info|warn|error|json]\n"
+    "                    [--metrics 127.0.0.1:PORT|unix:PATH]\n"
     "  DIR holds identity.json, the router's identity. Default: listen on *:3022, the controller "
     "of the identity,\n"
     "  as many workers as the process may use cores (64 at most).\n";
@@ -66,6 +68,7 @@ int router_main(int argc, char** argv) {
   std::string dir;
   HostPort listen{"*", 3022};
   std::optional<HostPort> controller;
+  std::optional<http::PlainAddress> metrics;
   unsigned workers = default_workers();
   for (int i = 1; i < argc; ++i) {
     const std::string_view arg = argv[i];
@@ -79,6 +82,10 @@ int router_main(int argc, char** argv) {
     } else if (arg == "--controller" && more) {
       controller = parse_host_port(argv[++i]);
       if (!controller) return usage("--controller is HOST:PORT");
+    } else if (arg == "--metrics" && more) {
+      const auto at = http::parse_plain_address(argv[++i]);
+      if (!at) return usage("--metrics: " + at.error().context());
+      metrics = *at;
     } else if (arg == "--workers" && more) {
       const auto n = parse_u64(argv[++i]);
       if (!n || *n < 1 || *n > kMaxWorkers) return usage("--workers is a number from 1 to 64");
@@ -113,6 +120,18 @@ int router_main(int argc, char** argv) {
   if (const Status s = router.start(); !s) {
     std::fprintf(stderr, "sally-router: %s\n", s.error().text().c_str());
     return 1;
+  }
+  std::unique_ptr<http::PlainServer> plain;
+  if (metrics) {
+    auto made = http::serve_metrics(loop, *metrics,
+                                    [&router](std::move_only_function<void(std::string)> done) {
+                                      router.collect_metrics(std::move(done));
+                                    });
+    if (!made) {
+      std::fprintf(stderr, "sally-router: %s\n", made.error().text().c_str());
+      return 1;
+    }
+    plain = std::move(*made);
   }
   std::printf("ready %u\n", static_cast<unsigned>(router.port()));
   std::fflush(stdout);

@@ -11,6 +11,17 @@
 #include "base/log.h"
 
 namespace sally::router {
+namespace {
+
+constexpr std::uint64_t kUsagePeriodMs = 10'000;  // until the controller says otherwise
+constexpr std::size_t kMaxUsageFile = 16 * 1024 * 1024;
+
+const wire::ProcessEpoch& process_epoch(Shared& shared, Random& random) {
+  random.fill(shared.process_epoch);
+  return shared.process_epoch;
+}
+
+}  // namespace
 
 std::string_view error_name(Errc e) {
   switch (e) {
@@ -37,9 +48,11 @@ Router::Router(loop::Loop& loop, Random& random, RouterOptions options)
       enforced_(replica_.state()),
       desk_(loop, [](Call call) { call(); }),
       events_timer_(loop.timers(), [this] { flush_events(); }),
-      report_timer_(loop.timers(), [this] { control_->send({shared_.terminators.report()}); }) {
+      report_timer_(loop.timers(), [this] { control_->send({shared_.terminators.report()}); }),
+      usage_(process_epoch(shared_, random)),
+      usage_period_ms_(kUsagePeriodMs),
+      usage_timer_(loop.timers(), [this] { collect_usage(); }) {
   SALLY_CHECK(options_.workers >= 1 && options_.workers <= kMaxWorkers);
-  random_.fill(shared_.process_epoch);
   make_seats();
 }
 
@@ -50,7 +63,11 @@ Router::~Router() {
   for (Seat& seat : seats_) {
     if (seat.thread.joinable()) seat.thread.join();
   }
-  // Nothing runs any more: workers first, they use each other's inboxes to the end; then those.
+  ending_ = true;
+  // Nothing runs any more. What was not told yet is for the next process.
+  for (Seat& seat : seats_) usage_.add(seat.worker->take_usage());
+  keep_usage();
+  // Workers first, they use each other's inboxes to the end; then those.
   control_.reset();
   for (Seat& seat : seats_) seat.worker.reset();
   for (Seat& seat : seats_) {
@@ -97,6 +114,13 @@ Status Router::start() {
                                              options_.controller, *this);
   TRY(start_threads());
   control_->start();
+  if (auto saved = fs::read_file(usage_path(), kMaxUsageFile); saved) {
+    usage_kept_ = true;
+    if (const Status s = usage_.load(*saved); !s)
+      log::warn("router.usage_unreadable", {{"path", usage_path()}, {"why", s.error().text()}});
+  }
+  usage_.start(loop_.now_ms());
+  usage_timer_.arm(static_cast<std::int64_t>(usage_period_ms_));
   log::info("router.listening", {{"id", options_.id},
                                  {"network", options_.network},
                                  {"address", seats_[0].worker->address().str()},

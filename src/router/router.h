@@ -44,10 +44,12 @@ class Router final : public ControlHandler, public Desk {
   /// Runs `fn` on the worker's thread, here and now for the first one: for tests.
   void on_worker(unsigned worker, std::move_only_function<void()> fn);
   [[nodiscard]] bool controller_up() const { return control_->up(); }
+  /// All figures as Prometheus text (docs/metrics.md); `done` is called on this thread, later.
+  void collect_metrics(std::move_only_function<void(std::string)> done);
 
   // ControlHandler
   wire::Hello control_hello() override;
-  void on_control_up() override;
+  void on_control_up(const wire::Hello& peer) override;
   void on_control_message(wire::Control&& message) override;
   void on_control_down() override {}
 
@@ -85,6 +87,14 @@ class Router final : public ControlHandler, public Desk {
   void taken(Round& round, std::uint64_t cut);
   void own_event(std::string code, std::string subject, std::string text);
   void flush_events();
+  // reporting.cc
+  void collect_usage();
+  void report_usage();
+  void on_usage_ack(const wire::UsageAck& ack);
+  void keep_usage();
+  [[nodiscard]] std::string usage_path() const { return options_.state_path + ".usage"; }
+  [[nodiscard]] wire::RouterLive live() const;
+  [[nodiscard]] std::string metrics_text(const std::vector<Worker::Figures>& workers) const;
   [[nodiscard]] const replica::State& state() const { return *replica_.state(); }
   [[nodiscard]] std::int64_t now_ms() const { return loop_.clock().unix_ms(); }
 
@@ -106,6 +116,12 @@ class Router final : public ControlHandler, public Desk {
   std::uint64_t next_request_ = 1;
   loop::Timer events_timer_;
   loop::Timer report_timer_;
+  UsageLedger usage_;
+  bool reports_usage_ = false;  ///< this controller knows it
+  bool usage_kept_ = false;     ///< there is a file
+  std::uint64_t usage_period_ms_;
+  loop::Timer usage_timer_;
+  bool ending_ = false;
 };
 
 }  // namespace sally::router

@@ -104,6 +104,7 @@ void Worker::accept(std::unique_ptr<tls::Stream> stream) {
   // Again: whoever held the end of a handshake back over a new state was in no table when that was
   // enforced.
   if (const Status s = admit(*stream->peer()); !s) {
+    counters_.devices_refused.add();
     log::warn("router.device_refused",
               {{"device", stream->peer()->id()}, {"why", s.error().text()}});
     return;
@@ -115,6 +116,7 @@ void Worker::accept(std::unique_ptr<tls::Stream> stream) {
   how.hello.epoch = shared_.process_epoch;
   how.hello.software = "sally-router/" SALLY_VERSION;
   how.tell_time = true;
+  how.counters = &counters_.lanes;
   device->lane =
       std::make_unique<lane::Lane>(loop_, pool_, std::move(stream), *this, std::move(how));
   lanes_.emplace(device->lane.get(), std::move(device));
@@ -138,6 +140,7 @@ void Worker::on_lane_up(lane::Lane& lane, const wire::Hello& peer) {
                                  {"from", lane.remote().str()},
                                  {"serial", lane.peer().serial()},
                                  {"group", lane.session().group()}});
+  counters_.devices_up.add();
   push_routers(device);
   // Our own first, else what the device carries, else the controller's.
   if (const auto cached = shared_.cards.find(device.id, now_ms(), state());
@@ -231,6 +234,7 @@ void Worker::on_bind(Device& device, const wire::Bind& bind) {
     log::warn("router.bind_refused",
               {{"device", device.id}, {"service", bind.service}, {"why", why}});
     event("router.bind_denied", device.id, bind.service, why);
+    counters_.binds_refused[static_cast<std::size_t>(code)].add();
     reply(code);
   };
   // Before anything that costs, and before the event: a proof is a signature to verify.
@@ -264,6 +268,7 @@ void Worker::on_bind(Device& device, const wire::Bind& bind) {
   if (!id) return refuse(wire::SetupCode::kBusy, "too many bindings on one connection");
   log::info("router.bound",
             {{"device", device.id}, {"service", bind.service}, {"terminator", *id}});
+  counters_.binds.add();
   reply(wire::SetupCode::kNone, *id);
   shared_.desk.report_terminators(index_);
 }
@@ -285,6 +290,32 @@ void Worker::on_lane_down(lane::Lane& lane, const Error& why) {
     end_attempt(*circuit, wire::ResetCode::kLaneLost);
     retire(*circuit);
   }
+}
+
+Worker::Figures Worker::figures() {
+  Figures f{.accepted = acceptor_->counters(),
+            .handshakes = acceptor_->handshakes_in_flight(),
+            .lanes = lanes_.size(),
+            .hosted = hosted_.size()};
+  const auto look = [&f](Circuit& circuit) {
+    std::uint64_t queued = 0;
+    for (HopSide* side : {&circuit.dialing(), &circuit.hosting()})
+      queued += side->outlet().queued();
+    if (queued == 0) return;
+    ++f.waiting;
+    f.queued_bytes += queued;
+  };
+  for (auto& [id, entry] : circuits_) {
+    (entry.opening == nullptr ? f.open : f.opening) += 1;
+    look(*entry.circuit);
+  }
+  for (auto& [crossing, half] : hosted_) look(*half.circuit);
+  return f;
+}
+
+std::vector<wire::UsageEntry> Worker::take_usage() {
+  constexpr std::int64_t kDayMs = 86'400'000;
+  return usage_.take(static_cast<std::uint32_t>(now_ms() / kDayMs), loop_.now_ms());
 }
 
 void Worker::on_upkeep() {

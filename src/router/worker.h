@@ -19,10 +19,12 @@
 #include "replica/replica.h"
 #include "router/circuit.h"
 #include "router/circuit_registry.h"
+#include "router/counters.h"
 #include "router/crossing.h"
 #include "router/errors.h"
 #include "router/options.h"
 #include "router/terminators.h"
+#include "router/usage.h"
 #include "tls/acceptor.h"
 #include "trust/circuit.h"
 #include "trust/records.h"
@@ -79,6 +81,21 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
   void on_card_reply(const wire::CardReply& reply);
   /// The controller is there again: what it was not asked is asked now.
   void ask_missing_cards();
+  [[nodiscard]] const Counters& counters() const { return counters_; }
+  /// What only its thread may count, for who watches the router.
+  struct Figures {
+    tls::AcceptorCounters accepted;
+    std::uint64_t handshakes = 0;
+    std::uint64_t lanes = 0;
+    std::uint64_t open = 0;
+    std::uint64_t opening = 0;
+    std::uint64_t hosted = 0;
+    std::uint64_t waiting = 0;  ///< circuits with bytes that wait for credit or for their lane
+    std::uint64_t queued_bytes = 0;
+  };
+  [[nodiscard]] Figures figures();
+  /// What was carried since the last call.
+  [[nodiscard]] std::vector<wire::UsageEntry> take_usage();
   /// From another worker; see Crossing.
   void on_crossing(const CrossingPtr& crossing);
 
@@ -122,6 +139,7 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
     Candidate host;                     ///< of the current attempt
     wire::SetupErr last;                ///< what the dialer hears when no candidate is left
     std::unique_ptr<loop::Timer> timer;
+    std::int64_t started_us = 0;
   };
   struct Entry {
     std::unique_ptr<Circuit> circuit;
@@ -198,6 +216,8 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
   const unsigned index_;
   ChunkPool pool_;
   replica::StatePtr state_;
+  Counters counters_;
+  UsageTable usage_;
   std::unique_ptr<tls::Acceptor> acceptor_;
   std::map<const lane::Lane*, std::unique_ptr<Device>> lanes_;
   std::unordered_map<CircuitId, Entry> circuits_;
