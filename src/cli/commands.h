@@ -39,6 +39,21 @@ Status down(const Common& common, const std::string& dir);
 /// status.cc
 Status network_status(const Common& common, const std::string& dir);
 
+// ---- what flows and what flowed: watch_commands.cc
+struct TopOptions {
+  bool once = false;
+  bool json = false;
+};
+Status top(const Common& common, const TopOptions& options);
+struct UsageOptions {
+  std::string device;
+  std::string service;
+  std::string since;  ///< a date, or days: "7d"
+  std::string until;
+  bool by_day = false;
+};
+Status usage(const Common& common, const UsageOptions& options);
+
 // ---- admins and audit: admin_commands.cc
 Status admin_add(const Common& common, const std::string& name);
 /// A new token for an admin whose certificate has ended or is lost.

@@ -50,6 +50,8 @@ struct Asked {
   JoinOptions join;
   ServiceOptions service;
   demo::Options demo;
+  TopOptions top;
+  UsageOptions usage;
   std::string dir;
   std::function<Status(const Common&)> run;
 };
@@ -119,6 +121,18 @@ class Tree {
         "What is true now: network, routers, this machine's agent, every expiry that comes near",
         "status -o json", [this](const Common& c) { return network_status(c, a_.dir); });
     dir(status, "A folder of `up` or `join` (default: the context)");
+    auto* top = command(app_, "top", "What flows now, every second: routers, devices, services",
+                        "top --once", [this](const Common& c) { return cli::top(c, a_.top); });
+    top->add_flag("--once", a_.top.once, "One look, then end");
+    top->add_flag("--json", a_.top.json, "One JSON object per look");
+    auto* usage = command(app_, "usage", "Bytes that circuits carried, by device and service",
+                          "usage --since 7d --device pump-17",
+                          [this](const Common& c) { return cli::usage(c, a_.usage); });
+    usage->add_option("--device", a_.usage.device, "Only this device");
+    usage->add_option("--service", a_.usage.service, "Only this service");
+    usage->add_option("--since", a_.usage.since, "First day: 2026-01-31, or 7d (default: 30d)");
+    usage->add_option("--until", a_.usage.until, "Last day");
+    usage->add_flag("--by-day", a_.usage.by_day, "A row for each day");
     auto* admin = noun("admin", "People who manage the network");
     auto* add =
         command(*admin, "add", "A token with which somebody becomes an admin on another machine",

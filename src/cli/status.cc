@@ -34,6 +34,7 @@ void show_network(const Common& c, const json::object& n) {
                  {"CHANGES", "version"}});
   list_of(c, n, "routers",
           {{"ROUTER", "name"}, {"ONLINE", "online"}, {"HOSTED HERE", "terminators"}, {"ID", "id"}});
+  list_of(c, n, "certificates", {{"CERTIFICATE", "what"}, {"UNTIL", "expires_at"}});
   if (const auto* warnings = n.if_contains("warnings");
       warnings != nullptr && warnings->is_array()) {
     for (const auto& w : warnings->get_array())
