@@ -3,6 +3,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <optional>
 #include <string>
 
 #include "agent/agent.h"
@@ -11,6 +12,7 @@
 
 int main(int argc, char** argv) {
   std::string dir;
+  std::optional<sally::http::PlainAddress> metrics;
   for (int i = 1; i < argc; ++i) {
     const bool more = i + 1 < argc;
     if (std::strcmp(argv[i], "--dir") == 0 && more) {
@@ -18,6 +20,13 @@ int main(int argc, char** argv) {
     } else if (std::strcmp(argv[i], "--log") == 0 && more &&
                sally::log::set_option(std::string_view(argv[i + 1]))) {
       ++i;
+    } else if (std::strcmp(argv[i], "--metrics") == 0 && more) {
+      const auto at = sally::http::parse_plain_address(argv[++i]);
+      if (!at) {
+        std::fprintf(stderr, "sally-agent: --metrics: %s\n", at.error().context().c_str());
+        return 2;
+      }
+      metrics = *at;
     } else if (std::strcmp(argv[i], "--log-json") == 0) {
       sally::log::set_json(true);
     } else if (std::strcmp(argv[i], "--version") == 0) {
@@ -26,7 +35,8 @@ int main(int argc, char** argv) {
     } else {
       const bool asked = std::strcmp(argv[i], "--help") == 0;
       std::fputs(
-          "usage: sally-agent --dir DIR [--log debug|info|warn|error|json]\n  DIR is the "
+          "usage: sally-agent --dir DIR [--log debug|info|warn|error|json]\n"
+          "                   [--metrics 127.0.0.1:PORT|unix:PATH]\n  DIR is the "
           "folder that `sally join` made.\n",
           asked ? stdout : stderr);
       return asked ? 0 : 2;
@@ -45,6 +55,12 @@ int main(int argc, char** argv) {
   if (const auto s = agent.start(); !s) {
     std::fprintf(stderr, "sally-agent: %s\n", s.error().text().c_str());
     return s.error().source() == sally::Source::kConfig ? 2 : 1;
+  }
+  if (metrics) {
+    if (const auto s = agent.serve_metrics(*metrics); !s) {
+      std::fprintf(stderr, "sally-agent: %s\n", s.error().text().c_str());
+      return 1;
+    }
   }
   loop.run();
   return 0;

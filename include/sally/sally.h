@@ -126,6 +126,9 @@ typedef struct sally_status {
   char router[129];     /* the router we are on, empty when offline */
   char last_error[512]; /* why the last connection failed or ended */
   int refused;          /* the last router reached did not want this identity */
+  uint64_t connects;    /* times it came on line, since sally_open */
+  uint64_t bytes_in;    /* from routers inside TLS, since then */
+  uint64_t bytes_out;
 } sally_status;
 SALLY_API int sally_get_status(sally_context* ctx, sally_status* status);
 

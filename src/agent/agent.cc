@@ -43,6 +43,7 @@ Agent::Agent(loop::Loop& loop, std::string dir) : loop_(loop), dir_(std::move(di
 
 Agent::~Agent() {
   *alive_ = false;
+  plain_.reset();
   control_.reset();
   hosting_.reset();
   // Ends the SDK's thread: no callback comes after it. Forwards wait for that, their dials call

@@ -10,6 +10,7 @@
 #include "agent/forwards.h"
 #include "agent/hosting.h"
 #include "base/error.h"
+#include "http/plain_server.h"
 #include "loop/loop.h"
 
 namespace sally::agent {
@@ -26,6 +27,8 @@ class Agent {
   Agent& operator=(const Agent&) = delete;
   /// Takes the folder's lock, opens the identity, connects. kRunning where another agent is.
   Status start();
+  /// Its figures without TLS on this machine (docs/metrics.md); after start().
+  Status serve_metrics(const http::PlainAddress& at);
   /// Set by the request "stop".
   std::function<void()> on_stop;
 
@@ -34,6 +37,7 @@ class Agent {
   void handle(const std::string& request, ControlSocket::Reply reply);
   [[nodiscard]] Status may_dial(const std::string& service) const;
   void reply_status(ControlSocket::Reply reply);
+  [[nodiscard]] std::string metrics_text() const;
 
   loop::Loop& loop_;
   std::string dir_;
@@ -42,6 +46,7 @@ class Agent {
   std::unique_ptr<Hosting> hosting_;
   std::unique_ptr<Forwards> forwards_;
   std::unique_ptr<ControlSocket> control_;
+  std::unique_ptr<http::PlainServer> plain_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

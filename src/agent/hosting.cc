@@ -111,9 +111,11 @@ void Hosting::connect(const std::string& service, sally_request* request) {
                [this, key, request, caller, name = it->second->name,
                 at = target.address.str()](Result<loop::Fd> fd) {
                  if (fd) {
+                   ++counts_.callers;
                    log::info("agent.caller", {{"service", name}, {"device", caller}});
                    sally_request_accept(request, new loop::Fd(std::move(*fd)));
                  } else {
+                   ++counts_.target_failed;
                    log::warn("agent.target_failed",
                              {{"service", name}, {"target", at}, {"why", fd.error().text()}});
                    sally_request_refuse(request, SALLY_E_REFUSED,
@@ -131,6 +133,15 @@ void Hosting::on_stream(void*, sally_stream* stream, void* token) {
   if (stream == nullptr) return;
   if (fd == nullptr) return sally_stream_reset(stream);
   (void)sally_stream_attach(stream, fd->release(), nullptr, nullptr);
+}
+
+Hosting::Counts Hosting::counts() const {
+  Counts out = counts_;
+  out.services = bindings_.size();
+  for (const auto& [id, binding] : bindings_)
+    if (binding->listener != nullptr && sally_listener_status(binding->listener) == SALLY_OK)
+      ++out.bound;
+  return out;
 }
 
 void Hosting::probe(std::function<void(std::vector<Status>)> done) {

@@ -36,6 +36,14 @@ class Hosting {
     bool target_ok = false;
     std::string why;  ///< what is wrong, empty when nothing is
   };
+  /// Since the start.
+  struct Counts {
+    std::uint64_t callers = 0;
+    std::uint64_t target_failed = 0;
+    std::uint64_t services = 0;  ///< now
+    std::uint64_t bound = 0;     ///< of those, a router lets callers through
+  };
+  [[nodiscard]] Counts counts() const;
   /// Tries every target once (1 s at most), then calls.
   void probe(std::function<void(std::vector<Status>)> done);
 
@@ -51,6 +59,7 @@ class Hosting {
   std::map<std::string, std::unique_ptr<Binding>> bindings_;  // by service id
   std::map<std::uint64_t, std::unique_ptr<loop::Connecting>> connecting_;
   std::uint64_t next_ = 1;
+  Counts counts_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

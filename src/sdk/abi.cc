@@ -151,6 +151,9 @@ int sally_get_status(sally_context* ctx, sally_status* status) {
       s.online = engine.online() ? 1 : 0;
       s.refused = engine.refused() ? 1 : 0;
       s.since_ms = engine.since_ms();
+      s.connects = engine.connects();
+      s.bytes_in = engine.counters().bytes_in.value();
+      s.bytes_out = engine.counters().bytes_out.value();
       s.leaf_not_after = m.chain.front().not_after();
       copy_text(s.network, m.network);
       copy_text(s.id, m.id);

@@ -110,6 +110,7 @@ void Engine::connect() {
                          options.hello.software = "sally-sdk/" SALLY_VERSION;
                          options.hello.card = card_.empty() ? material_.card : card_;
                          options.max_control = wire::kMaxControlMessage;
+                         options.counters = &counters_;
                          lane_ = std::make_unique<lane::Lane>(loop_, pool_, std::move(*stream),
                                                               *this, std::move(options));
                        });
@@ -126,6 +127,7 @@ void Engine::on_lane_up(lane::Lane& lane, const wire::Hello&) {
   last_error_.clear();
   refused_ = false;
   services_known_ = false;
+  ++connects_;
   log::info("sdk.online", {{"router", lane.peer().id()}, {"at", lane.remote().str()}});
   on_event_(Event::kOnline, lane.peer().id());
 }

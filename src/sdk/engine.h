@@ -89,6 +89,8 @@ class Engine final : public lane::LaneOwner {
   /// The routers refuse this identity: removed, suspended, enrolled again elsewhere, or expired.
   [[nodiscard]] bool refused() const { return refused_; }
   [[nodiscard]] std::int64_t since_ms() const { return since_ms_; }
+  [[nodiscard]] const lane::Counters& counters() const { return counters_; }
+  [[nodiscard]] std::uint64_t connects() const { return connects_; }
   /// True while streams that the program gave back still have something to deliver.
   [[nodiscard]] bool delivering() const;
   [[nodiscard]] const Material& material() const { return material_; }
@@ -156,6 +158,8 @@ class Engine final : public lane::LaneOwner {
   std::shared_ptr<const tls::Context> inner_client_tls_;
   std::shared_ptr<const tls::Context> inner_server_tls_;
 
+  lane::Counters counters_;
+  std::uint64_t connects_ = 0;
   std::unique_ptr<tls::Dialing> dialing_;
   std::unique_ptr<lane::Lane> lane_;
   loop::Timer retry_timer_;
