@@ -5,6 +5,7 @@
 #include <boost/json/object.hpp>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,8 @@ struct UpOptions {
   std::uint16_t port = 0;         ///< of the controller; 0 = 1280, or as the network was made
   std::uint16_t router_port = 0;  ///< 0 = 3022, or as the network was made
   std::string listen;             ///< address to listen on; empty = all
+  std::optional<bool> metrics;    ///< Unix sockets <program>.metrics in `dir`; none = as before
+  std::string log;                ///< what the programs' --log gets; empty = as before
   bool detach = false;
   bool service = false;
   std::string ca_key;  ///< pkcs11:..., not built yet

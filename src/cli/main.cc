@@ -111,6 +111,10 @@ class Tree {
     up->add_flag("--detach", a_.up.detach, "Return when it is ready");
     up->add_flag("--service", a_.up.service,
                  "Let systemd keep it running, now and after a boot; returns when it is ready");
+    up->add_flag("--metrics,!--no-metrics", a_.up.metrics,
+                 "Figures for Prometheus on Unix sockets in the folder: controller.metrics, ...");
+    up->add_option("--log", a_.up.log, "Of the programs: json, text, debug, info, warn, error")
+        ->check(CLI::IsMember({"json", "text", "debug", "info", "warn", "error"}));
     up->add_option("--ca-key", a_.up.ca_key, "Keep the CA key in hardware (not built yet)");
     auto* down = command(app_, "down", "End what `up` or `join` keeps running",
                          "down --dir /var/lib/sallyport",

@@ -48,7 +48,8 @@ std::string bracket(const std::string& host) {
 // What `up` needs to know again at the next start, kept in the folder.
 Status save_settings(const UpOptions& o) {
   const json::object settings{
-      {"name", o.name}, {"port", o.port}, {"router_port", o.router_port}, {"listen", o.listen}};
+      {"name", o.name},     {"port", o.port}, {"router_port", o.router_port},
+      {"listen", o.listen}, {"log", o.log},   {"metrics", o.metrics.value_or(false)}};
   return fs::write_file_atomic(o.dir + "/up.json", as_bytes(json::serialize(settings) + "\n"));
 }
 
@@ -70,6 +71,8 @@ Status load_settings(UpOptions& o) {
                                             .port = port("port"),
                                             .router_port = port("router_port"),
                                             .listen = text_of(*s, "listen"),
+                                            .metrics = is_true(*s, "metrics"),
+                                            .log = text_of(*s, "log"),
                                             .detach = o.detach,
                                             .service = o.service});
   const auto other = [&](const char* option, const std::string& asked, const std::string& has) {
@@ -88,6 +91,8 @@ Status load_settings(UpOptions& o) {
   if (!given.listen.empty() && given.listen != o.listen) {
     o.listen = given.listen;  // nobody outside knows it
   }
+  if (given.metrics) o.metrics = given.metrics;
+  if (!given.log.empty()) o.log = given.log;
   return {};
 }
 
@@ -331,6 +336,11 @@ Status up(const Common& c, const UpOptions& given) {
                 Source::kConfig);
   if (!o.listen.empty() && !valid_address(o.listen))
     return fail(Errc::kUsage, "--listen \"" + o.listen + "\" is no IP address", Source::kConfig);
+  if (o.service && (given.metrics || !given.log.empty()))
+    return fail(Errc::kUsage,
+                "with --service the programs' options go into /etc/default/sally-controller, "
+                "-router, -agent: OPTIONS=--log json",
+                Source::kConfig);
   TRY(check_ports(o));
   TRY(fs::make_dirs(o.dir));
   TRY(fs::not_shared(o.dir));
@@ -385,6 +395,11 @@ Status up(const Common& c, const UpOptions& given) {
        .args = {"--dir", o.dir + "/agent"},
        .log_path = o.dir + "/agent.log",
        .only_if_exists = o.dir + "/agent/identity.json"}};
+  for (auto& p : programs) {
+    if (o.metrics.value_or(false))
+      p.args.insert(p.args.end(), {"--metrics", "unix:" + o.dir + "/" + p.name + ".metrics"});
+    if (!o.log.empty()) p.args.insert(p.args.end(), {"--log", o.log});
+  }
   // Asked from a thread of its own: the supervisor's loop does not wait for anybody.
   std::atomic<bool> over = false;
   std::thread watcher;

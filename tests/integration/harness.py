@@ -151,13 +151,13 @@ class Device:
 
 
 class Net:
-    def __init__(self, listen="127.0.0.1"):
+    def __init__(self, listen="127.0.0.1", options=()):
         self.root = Path(tempfile.mkdtemp(prefix="sally-it-"))
         self.dir = self.root
         self.context = self.root / "net"
         self.devices = []
         self.port, self.router_port = free_ports(2)
-        sally("up", "--dir", self.context, "--name", "127.0.0.1", "--listen", listen, "--port", self.port, "--router-port", self.router_port, "--detach")
+        sally("up", "--dir", self.context, "--name", "127.0.0.1", "--listen", listen, "--port", self.port, "--router-port", self.router_port, "--detach", *options)
 
     def sally(self, *args, **kwargs):
         return sally("--context", self.context, *args, **kwargs)
