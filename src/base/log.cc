@@ -49,7 +49,40 @@ bool plain(std::string_view v) {
   return printable_utf8(v);
 }
 
+std::string render(Level level, std::string_view code, std::initializer_list<Field> fields,
+                   std::int64_t now_ms, std::uint64_t suppressed, bool json,
+                   std::string_view component, std::string_view network) {
+  const auto name = kNames[static_cast<std::size_t>(level)];
+  std::string line;
+  if (json) {
+    line = "{\"time\":" + json_quote(format_time(now_ms)) + ",\"level\":" + json_quote(name) +
+           ",\"code\":" + json_quote(code) + ",\"component\":" + json_quote(component) +
+           ",\"network\":" + json_quote(network);
+    if (suppressed != 0) line += ",\"suppressed\":" + std::to_string(suppressed);
+    line += ",\"fields\":{";
+    std::string_view comma;
+    for (const auto& f : fields) {
+      line += comma;
+      line += json_quote(f.name) + ':' + (f.number ? f.value : json_quote(f.value));
+      comma = ",";
+    }
+    return line + "}}";
+  }
+  line = format_time(now_ms) + ' ' + std::string(name) + ' ' + std::string(code);
+  for (const auto& f : fields) {
+    line += ' ' + std::string(f.name) + '=' +
+            (f.number || plain(f.value) ? f.value : json_quote(f.value));
+  }
+  if (suppressed != 0) line += " suppressed=" + std::to_string(suppressed);
+  return line;
+}
+
 }  // namespace
+
+std::string line(Level level, std::string_view code, std::initializer_list<Field> fields, bool json,
+                 std::string_view component) {
+  return render(level, code, fields, system_clock().unix_ms(), 0, json, component, {});
+}
 
 void set_level(Level level) {
   state().level = level;
@@ -98,36 +131,15 @@ void write(Level level, std::string_view code, std::initializer_list<Field> fiel
     return;
   }
   ++s.counts.lines[static_cast<std::size_t>(level)];
-  const auto name = kNames[static_cast<std::size_t>(level)];
-  std::string line;
-  if (s.json) {
-    line = "{\"time\":" + json_quote(format_time(now)) + ",\"level\":" + json_quote(name) +
-           ",\"code\":" + json_quote(code) + ",\"component\":" + json_quote(s.component) +
-           ",\"network\":" + json_quote(s.network);
-    if (site.suppressed != 0) line += ",\"suppressed\":" + std::to_string(site.suppressed);
-    line += ",\"fields\":{";
-    std::string_view comma;
-    for (const auto& f : fields) {
-      line += comma;
-      line += json_quote(f.name) + ':' + (f.number ? f.value : json_quote(f.value));
-      comma = ",";
-    }
-    line += "}}";
-  } else {
-    line = format_time(now) + ' ' + std::string(name) + ' ' + std::string(code);
-    for (const auto& f : fields) {
-      line += ' ' + std::string(f.name) + '=' +
-              (f.number || plain(f.value) ? f.value : json_quote(f.value));
-    }
-    if (site.suppressed != 0) line += " suppressed=" + std::to_string(site.suppressed);
-  }
+  std::string text =
+      render(level, code, fields, now, site.suppressed, s.json, s.component, s.network);
   site.suppressed = 0;
   if (s.sink) {
-    s.sink(line);
+    s.sink(text);
     return;
   }
-  line += '\n';
-  [[maybe_unused]] const auto n = ::write(STDERR_FILENO, line.data(), line.size());
+  text += '\n';
+  [[maybe_unused]] const auto n = ::write(STDERR_FILENO, text.data(), text.size());
 }
 
 }  // namespace sally::log

@@ -46,6 +46,10 @@ inline void error(std::string_view m, std::initializer_list<Field> f = {}) {
   write(Level::kError, m, f);
 }
 
+/// The line that write() would make, for the log of another program.
+std::string line(Level level, std::string_view code, std::initializer_list<Field> fields, bool json,
+                 std::string_view component);
+
 /// Process-wide settings, before the first thread starts. Default: info, text, standard error.
 void set_level(Level level);
 void set_json(bool json);

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/fs.h"
+#include "base/log.h"
 #include "base/text.h"
 #include "cli/commands.h"
 #include "cli/errors.h"
@@ -87,14 +88,17 @@ void Supervisor::ended(Child& child, loop::Process::Exit exit) {
       std::exchange(done_, nullptr)();
     return;
   }
-  const std::string line = format_time(system_clock().unix_ms()) +
-                           " warn supervisor.ended program=" + child.program.name +
-                           " code=" + std::to_string(exit.code) +
-                           " signal=" + std::to_string(exit.signal) + "\n";
-  const loop::Fd log(::open(child.program.log_path.c_str(),
-                            O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600));
-  if (log.valid()) [[maybe_unused]]
-    const auto n = ::write(log.get(), line.data(), line.size());
+  const auto& args = child.program.args;
+  const bool json = std::ranges::find(args, "json") != args.end();
+  const std::string line =
+      log::line(log::Level::kWarn, "cli.program_ended",
+                {{"program", child.program.name}, {"code", exit.code}, {"signal", exit.signal}},
+                json, child.program.name) +
+      "\n";
+  const loop::Fd file(::open(child.program.log_path.c_str(),
+                             O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600));
+  if (file.valid()) [[maybe_unused]]
+    const auto n = ::write(file.get(), line.data(), line.size());
   const bool stable = loop_.now_ms() - child.started_ms > kStableMs;
   child.pause_ms =
       stable || child.pause_ms == 0 ? kFirstPauseMs : std::min(kMaxPauseMs, child.pause_ms * 2);

@@ -5,6 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CALL = re.compile(r'\blog::(debug|info|warn|error)\(\s*("[^"]*"|[^"\s])', re.S)
+LINE = re.compile(r'\blog::line\(\s*log::Level::k(Debug|Info|Warn|Error),\s*("[^"]*"|[^"\s])', re.S)  # for another program's log
 ROW = re.compile(r"^\| `([^`]+)` \| (\w+) \|", re.M)
 
 
@@ -18,7 +19,7 @@ def sources():
 def test_every_log_line_has_a_code_that_is_documented():
     said = {}
     for path, text in sources():
-        for level, code in CALL.findall(text):
+        for level, code in CALL.findall(text) + [(level.lower(), code) for level, code in LINE.findall(text)]:
             assert code.startswith('"'), f"{path}: the code of a log line is constant text"
             assert re.fullmatch(r'"[a-z]+\.[a-z_]+"', code), f"{path}: {code}"
             said.setdefault(code.strip('"'), set()).add(level)

@@ -55,6 +55,7 @@ class FakeController final : public lane::LaneOwner {
                                    [this](std::unique_ptr<tls::Stream> s) {
                                      lane::LaneOptions options;
                                      options.hello.network = pki_.network;
+                                     if (counts_usage) options.hello.features = wire::kFeatureUsage;
                                      options.tell_time = true;
                                      options.max_labels = 0;
                                      options.max_control = wire::kMaxControlMessage;
@@ -144,6 +145,11 @@ class FakeController final : public lane::LaneOwner {
   std::uint64_t flows_cut = 0;
   [[nodiscard]] std::uint64_t version() const { return writer_.version(); }
   bool silent = false;  ///< card requests are not answered
+  bool counts_usage = false;
+  /// As a controller keeps them: the first of an epoch and sequence.
+  std::map<std::pair<wire::ProcessEpoch, std::uint64_t>, wire::Usage> usage;
+  std::size_t usage_heard = 0;
+  std::size_t lost_acks = 0;  ///< so many are not sent
 
   void on_lane_up(lane::Lane& lane, const wire::Hello& hello) override {
     known_[&lane] = hello.state_version;
@@ -151,6 +157,7 @@ class FakeController final : public lane::LaneOwner {
     const std::uint64_t version = hello.state_version > writer_.version() ? 0 : hello.state_version;
     lane.send_control({must(writer_.update_for(version, hello.state_hash, now_ms()))});
     known_[&lane] = writer_.version();
+    if (counts_usage) lane.send_control({wire::UsageAck{hello.epoch, 0, 1'000}});
   }
   void on_lane_control(lane::Lane& lane, wire::Control&& m) override {
     if (const auto* r = std::get_if<wire::CardRequest>(&m.member)) {
@@ -166,6 +173,14 @@ class FakeController final : public lane::LaneOwner {
       lane.send_control({std::move(reply)});
     } else if (const auto* e = std::get_if<wire::Events>(&m.member)) {
       events.insert(events.end(), e->entries.begin(), e->entries.end());
+    } else if (const auto* u = std::get_if<wire::Usage>(&m.member)) {
+      ++usage_heard;
+      usage.try_emplace({u->epoch, u->sequence}, *u);
+      if (lost_acks > 0) {
+        --lost_acks;
+      } else {
+        lane.send_control({wire::UsageAck{u->epoch, u->sequence, 1'000}});
+      }
     } else if (const auto* t = std::get_if<wire::Terminators>(&m.member)) {
       terminators = t->entries;
     } else if (const auto* a = std::get_if<wire::StateAck>(&m.member)) {
