@@ -116,6 +116,11 @@ std::string Router::metrics_text(const std::vector<Worker::Figures>& workers) co
   each([&](N n, C, F f) { out.value(f.waiting, {{"worker", n}}); });
   out.gauge("sally_router_queued_bytes", "Those bytes.");
   each([&](N n, C, F f) { out.value(f.queued_bytes, {{"worker", n}}); });
+  out.gauge("sally_router_chunk_memory_bytes", "Memory of the chunks that payload travels in.");
+  each([&](N n, C, F f) {
+    out.value(f.chunks_used * sizeof(Chunk), {{"worker", n}, {"state", "used"}});
+    out.value(f.chunks_idle * sizeof(Chunk), {{"worker", n}, {"state", "idle"}});
+  });
   out.counter("sally_router_lane_bytes_total", "Bytes of lanes inside TLS.");
   each([&](N n, C c, F) {
     out.value(c.lanes.bytes_in.value(), {{"worker", n}, {"direction", "in"}});

@@ -296,7 +296,9 @@ Worker::Figures Worker::figures() {
   Figures f{.accepted = acceptor_->counters(),
             .handshakes = acceptor_->handshakes_in_flight(),
             .lanes = lanes_.size(),
-            .hosted = hosted_.size()};
+            .hosted = hosted_.size(),
+            .chunks_used = pool_.in_use(),
+            .chunks_idle = pool_.idle()};
   const auto look = [&f](Circuit& circuit) {
     std::uint64_t queued = 0;
     for (HopSide* side : {&circuit.dialing(), &circuit.hosting()})

@@ -92,6 +92,8 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
     std::uint64_t hosted = 0;
     std::uint64_t waiting = 0;  ///< circuits with bytes that wait for credit or for their lane
     std::uint64_t queued_bytes = 0;
+    std::uint64_t chunks_used = 0;
+    std::uint64_t chunks_idle = 0;
   };
   [[nodiscard]] Figures figures();
   /// What was carried since the last call.

@@ -11,7 +11,7 @@ import subprocess
 import time
 
 import pytest
-from harness import BIN, SALLY, Failed, Net, echo_server, free_ports, pids_of, sally, wait_for
+from harness import BIN, ROOT, SALLY, Failed, Net, echo_server, free_ports, pids_of, sally, wait_for
 from promlint import parse, value
 
 
@@ -71,11 +71,6 @@ def usage(net, *args):
     return tuple(sum(r[k] for r in rows) for k in ("sent", "received", "circuits"))
 
 
-def told(net):
-    """What the router itself counted of its lanes' circuits, and of what is still to be told."""
-    return parse(scrape(net.context / "router.metrics"))
-
-
 def test_all_three_are_clean_and_true(net, plant):
     server, pump, port = plant
     echo(port, 1 << 20)
@@ -95,6 +90,8 @@ def test_all_three_are_clean_and_true(net, plant):
         pump.start()
         wait_for(lambda: pump.sees("plant"), what="pump sees plant")
     parsed = {name: parse(text) for name, text in texts.items()}
+    documented = set(re.findall(r"^\| `(sally_\w+)` \|", (ROOT / "docs/metrics.md").read_text(), re.M))
+    assert documented == {name for text in texts.values() for name in re.findall(r"^# TYPE (\S+)", text, re.M)}
     assert value(parsed["controller"], "sally_controller_identities", kind="device", state="active") == 2
     assert value(parsed["controller"], "sally_controller_identities", kind="device", state="waiting") == 1
     assert value(parsed["controller"], "sally_controller_routers_connected") == 1
@@ -239,7 +236,7 @@ def test_logs_are_json_with_known_codes_and_without_tokens(net, plant):
     _, pump, _ = plant
     with pytest.raises(Failed):  # a token that was used is refused, and told
         sally("join", pump.token, "--dir", net.root / "again", "--no-run")
-    table = set(re.findall(r"^\| `([^`]+)` \|", (BIN.parents[2] / "docs/logs.md").read_text(), re.M))
+    table = set(re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs/logs.md").read_text(), re.M))
     codes = set()
     for program in ("controller", "router"):
         for line in net.log(program).splitlines():
