@@ -8,6 +8,11 @@
 #include "router/errors.h"
 
 namespace sally::router {
+namespace {
+
+constexpr std::int64_t kLeastIntervalMs = 500;
+
+}  // namespace
 
 UsageCell* UsageTable::opened(const std::string& device, const std::string& service,
                               std::int64_t mono_ms) {
@@ -88,9 +93,12 @@ const wire::Usage& UsageLedger::next(std::int64_t mono_ms, const wire::RouterLiv
   if (!old_.empty()) return old_.front();
   if (!under_way_) {
     under_way_ = sealed(++sequence_, kBatch);
-    under_way_->interval_ms =
-        static_cast<std::uint64_t>(std::max<std::int64_t>(1, mono_ms - since_ms_));
-    since_ms_ = mono_ms;
+    // Batches that follow each other at once share what was counted in one interval.
+    if (mono_ms - since_ms_ >= kLeastIntervalMs) {
+      interval_ms_ = mono_ms - since_ms_;
+      since_ms_ = mono_ms;
+    }
+    under_way_->interval_ms = static_cast<std::uint64_t>(interval_ms_);
     waiting_.erase(
         waiting_.begin(),
         std::next(waiting_.begin(), static_cast<std::ptrdiff_t>(under_way_->entries.size())));

@@ -83,6 +83,7 @@ class UsageLedger {
 
  private:
   static constexpr std::size_t kBatch = wire::kMaxUsageEntries;
+  static constexpr std::int64_t kLeastAssumedMs = 1'000;
   using Key = std::tuple<std::uint32_t, std::string, std::string>;
   [[nodiscard]] wire::Usage sealed(std::uint64_t sequence, std::size_t most) const;
 
@@ -93,6 +94,7 @@ class UsageLedger {
   std::deque<wire::Usage> old_;  ///< of processes before
   std::uint64_t sequence_ = 0;   ///< of the last batch that was made
   std::int64_t since_ms_ = 0;
+  std::int64_t interval_ms_ = kLeastAssumedMs;
 };
 
 }  // namespace sally::router

@@ -68,6 +68,7 @@ TEST(UsageLedger, OneBatchUnderWayTheRestSummedUp) {
   EXPECT_FALSE(ledger.empty());
   const wire::Usage second = ledger.next(9000, {});
   EXPECT_EQ(second.sequence, 2U);
+  EXPECT_EQ(second.interval_ms, 7000U);
   EXPECT_EQ(sum(second), 13U);
   EXPECT_TRUE(ledger.acknowledged({kEpoch, 2, 0}));
   EXPECT_TRUE(ledger.empty());
@@ -77,7 +78,8 @@ TEST(UsageLedger, OneBatchUnderWayTheRestSummedUp) {
               {1, "d3", "s", 4, 0, 0, 0},
               {1, "d4", "s", 8, 0, 0, 0},
               {1, "d2", "s", 16, 0, 0, 0}});
-  const wire::Usage third = ledger.next(9000, {});
+  const wire::Usage third = ledger.next(9001, {});
+  EXPECT_EQ(third.interval_ms, 7000U);  // not a millisecond: no absurd rates
   EXPECT_EQ(third.entries.size(), 3U);
   EXPECT_EQ(sum(third), 31U);
 }
