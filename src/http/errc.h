@@ -12,7 +12,7 @@ enum class Errc : std::uint8_t {
   kTooLarge,     ///< response past the caller's limit
   kTimeout,
   kForbidden,  ///< plain HTTP to more than this machine
-  kClosed,  ///< the server ended the connection before the response was complete
+  kClosed,     ///< the server ended the connection before the response was complete
 };
 std::string_view error_name(Errc e);
 

@@ -144,8 +144,8 @@ struct Acceptor::Impl {
     if (verdict != AcceptGate::Verdict::kAdmit) {
       ++counters.refused_limit;
       log::warn("tls.refused_by_limit", {{"listener", options.name},
-                                                {"source", peer.ip_text()},
-                                                {"limit", verdict_name(verdict)}});
+                                         {"source", peer.ip_text()},
+                                         {"limit", verdict_name(verdict)}});
       return;
     }
     ++counters.accepted;
@@ -184,10 +184,10 @@ struct Acceptor::Impl {
     else
       ++counters.failed_other;
     log::warn("tls.handshake_failed", {{"listener", options.name},
-                                   {"source", it->stream->remote().str()},
-                                   {"code", bad ? bad->code() : why.code()},
-                                   {"reason", bad ? bad->context() : why.context()},
-                                   {"alert_sent", session.alert_sent()}});
+                                       {"source", it->stream->remote().str()},
+                                       {"code", bad ? bad->code() : why.code()},
+                                       {"reason", bad ? bad->context() : why.context()},
+                                       {"alert_sent", session.alert_sent()}});
     gate->finished(it->stream->remote().source_key());
     pending.erase(it);
   }

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "store/sqlite/rows.h"
+
+#include <algorithm>
+
+#include "base/text.h"
+
+namespace sally::store {
+
+std::string join(const std::vector<std::string>& list) {
+  std::string out;
+  for (const auto& s : list) {
+    if (!out.empty()) out += '\n';
+    out += s;
+  }
+  return out;
+}
+
+std::vector<std::string> unjoin(const std::string& text) {
+  std::vector<std::string> out;
+  if (text.empty()) return out;
+  for (const auto part : split(text, '\n')) out.emplace_back(part);
+  return out;
+}
+
+Identity read_identity(Statement& s) {
+  Identity r;
+  r.id = s.text();
+  r.name = s.text();
+  r.kind = static_cast<Kind>(s.i64());
+  r.standing = static_cast<Standing>(s.i64());
+  r.credential_epoch = s.u64();
+  r.attr_epoch = s.u64();
+  r.created_ms = s.i64();
+  r.changed_ms = s.i64();
+  r.removed_ms = s.i64();
+  r.tags = unjoin(s.text());
+  return r;
+}
+
+Expiry read_expiry(Statement& s) {
+  Expiry e;
+  e.kind = static_cast<Kind>(s.i64());
+  e.id = s.text();
+  e.name = s.text();
+  e.not_after_s = s.i64();
+  return e;
+}
+
+CertificateRow read_certificate(Statement& s) {
+  CertificateRow r;
+  r.serial = s.text();
+  r.identity = s.text();
+  r.profile = s.text();
+  r.key_hash = s.text();
+  r.not_before_s = s.i64();
+  r.not_after_s = s.i64();
+  r.issued_ms = s.i64();
+  r.revoked_ms = s.i64();
+  r.der = s.blob();
+  return r;
+}
+
+Enrollment read_enrollment(Statement& s) {
+  Enrollment r;
+  r.id = s.text();
+  r.token_mac = s.blob();
+  r.identity = s.text();
+  r.kind = static_cast<Kind>(s.i64());
+  r.created_ms = s.i64();
+  r.expires_ms = s.i64();
+  r.used_ms = s.i64();
+  r.revoked_ms = s.i64();
+  return r;
+}
+
+Service read_service(Statement& s) {
+  Service r;
+  r.id = s.text();
+  r.name = s.text();
+  r.e2e = static_cast<E2e>(s.i64());
+  r.host_config = s.text();
+  r.intercept_config = s.text();
+  r.version = s.u64();
+  r.created_ms = s.i64();
+  r.record_until_ms = s.i64();
+  r.record = s.blob();
+  return r;
+}
+
+Grant read_grant(Statement& s) {
+  Grant r;
+  r.id = s.text();
+  r.service = s.text();
+  r.kind = static_cast<GrantKind>(s.i64());
+  r.selector = s.text();
+  r.created_ms = s.i64();
+  return r;
+}
+
+Usage read_usage(Statement& s) {
+  Usage u;
+  u.day = static_cast<std::uint32_t>(s.i64());
+  u.device = s.text();
+  u.service = s.text();
+  u.sent = s.u64();
+  u.received = s.u64();
+  u.circuits = s.u64();
+  u.open_ms = s.u64();
+  return u;
+}
+
+AuditRow read_audit(Statement& s) {
+  AuditRow r;
+  r.seq = s.u64();
+  r.at_ms = s.i64();
+  r.actor = s.text();
+  r.action = s.text();
+  r.subject = s.text();
+  r.detail = s.text();
+  const Bytes h = s.blob();
+  if (h.size() == r.hash.size()) std::copy(h.begin(), h.end(), r.hash.begin());
+  return r;
+}
+
+// What an audit row's hash covers: everything, with lengths, so that no two rows share an encoding.
+Bytes audit_input(const Hash& previous, std::string_view network, const AuditRow& row) {
+  Bytes in = to_bytes(ByteView(previous));
+  put_big(in, row.seq, 8);
+  put_big(in, static_cast<std::uint64_t>(row.at_ms), 8);
+  for (const std::string_view part :
+       {network, std::string_view(row.actor), std::string_view(row.action),
+        std::string_view(row.subject), std::string_view(row.detail)}) {
+    put_big(in, part.size(), 4);
+    append(in, as_bytes(part));
+  }
+  return in;
+}
+
+}  // namespace sally::store
