@@ -151,7 +151,8 @@ void PlainServer::answer(std::uint64_t key, const Response& response) {
   Client& c = *it->second;
   c.out = "HTTP/1.1 " + std::to_string(response.status) + " " +
           std::string(reason_phrase(response.status)) + "\r\n";
-  for (const auto& [name, value] : response.headers.list()) c.out += name + ": " + value + "\r\n";
+  for (const auto& [name, value] : response.headers.list())
+    c.out.append(name).append(": ").append(value).append("\r\n");
   c.out += "Content-Length: " + std::to_string(response.body.size()) +
            "\r\nConnection: close\r\nX-Content-Type-Options: nosniff\r\n\r\n";
   if (!c.head_only) c.out += response.body;
