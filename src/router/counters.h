@@ -12,7 +12,6 @@ namespace sally::router {
 
 inline constexpr std::size_t kSetupCodes =
     static_cast<std::size_t>(wire::SetupCode::kShuttingDown) + 1;
-inline constexpr std::size_t kResetCodes = static_cast<std::size_t>(wire::ResetCode::kBudget) + 1;
 
 /// What one worker counts. Owner: the worker, whose thread adds. Any thread reads. Never fails.
 struct Counters {
@@ -24,8 +23,7 @@ struct Counters {
   std::array<metrics::Counter, kSetupCodes> dials_refused;  ///< by SetupCode; refused or failed
   metrics::Counter binds;
   std::array<metrics::Counter, kSetupCodes> binds_refused;
-  metrics::Counter circuits_cut;  ///< by a new state
-  metrics::Latency dial;          ///< from SETUP to SETUP_OK
+  metrics::Latency dial;  ///< from SETUP to SETUP_OK
 };
 
 }  // namespace sally::router
