@@ -385,6 +385,11 @@ Status up(const Common& c, const UpOptions& given) {
        .args = {"--dir", o.dir + "/agent"},
        .log_path = o.dir + "/agent.log",
        .only_if_exists = o.dir + "/agent/identity.json"}};
+  // As OPTIONS in /etc/default/sally-router does for the unit.
+  const char* more = std::getenv("SALLY_ROUTER_OPTIONS");
+  for (const std::string_view word : split(more == nullptr ? "" : more, ' ')) {
+    if (!word.empty()) programs[1].args.emplace_back(word);
+  }
   // Asked from a thread of its own: the supervisor's loop does not wait for anybody.
   std::atomic<bool> over = false;
   std::thread watcher;

@@ -24,6 +24,10 @@ std::string_view error_name(Errc e) {
       return "router.config";
     case Errc::kThread:
       return "router.thread";
+    case Errc::kTooManyLanes:
+      return "router.too_many_lanes";
+    case Errc::kTooFast:
+      return "router.too_fast";
   }
   return "router.unknown";
 }
@@ -37,7 +41,8 @@ Router::Router(loop::Loop& loop, Random& random, RouterOptions options)
       enforced_(replica_.state()),
       desk_(loop, [](Call call) { call(); }),
       events_timer_(loop.timers(), [this] { flush_events(); }),
-      report_timer_(loop.timers(), [this] { control_->send({shared_.terminators.report()}); }) {
+      report_timer_(loop.timers(), [this] { control_->send({shared_.terminators.report()}); }),
+      shed_timer_(loop.timers(), [this] { shed(); }) {
   SALLY_CHECK(options_.workers >= 1 && options_.workers <= kMaxWorkers);
   random_.fill(shared_.process_epoch);
   make_seats();
@@ -141,6 +146,22 @@ void Router::at_desk(unsigned worker, Call call) {
     call();
   } else {
     desk_.send(std::move(call));
+  }
+}
+
+void Router::memory_exhausted(unsigned worker) {
+  std::size_t none = 0;  // one round at a time, however many ask
+  if (!sheds_waiting_.compare_exchange_strong(none, seats_.size())) return;
+  // In a turn of its own: a worker asks in the middle of a circuit.
+  at_desk(worker, [this] { shed_timer_.arm(0); });
+}
+
+void Router::shed() {
+  for (unsigned i = 0; i < seats_.size(); ++i) {
+    on_worker(i, [this, w = seats_[i].worker.get()] {
+      w->shed();
+      --sheds_waiting_;
+    });
   }
 }
 

@@ -23,14 +23,14 @@ Worker::Worker(loop::Loop& loop, Random& random, Shared& shared, unsigned index)
       random_(random),
       shared_(shared),
       index_(index),
-      upkeep_timer_(loop.timers(), [this] { on_upkeep(); }) {}
+      upkeep_timer_(loop.timers(), [this] { on_upkeep(); }),
+      mark_timer_(loop.timers(), [this] { mark_stalled(); }) {}
 
 Worker::~Worker() {
   *alive_ = false;
   acceptor_.reset();
   // Circuits stand on lanes: they go first, quietly, then the lanes.
   circuits_.clear();
-  hosted_.clear();
   retired_.clear();
   lanes_.clear();
 }
@@ -108,8 +108,9 @@ void Worker::accept(std::unique_ptr<tls::Stream> stream) {
               {{"device", stream->peer()->id()}, {"why", s.error().text()}});
     return;
   }
-  auto device = std::make_unique<Device>(options());
+  auto device = std::make_unique<Device>();
   device->id = stream->peer()->id();
+  device->share = shared_.devices.open(device->id, Use::kLane);
   lane::LaneOptions how;
   how.hello.network = options().network;
   how.hello.epoch = shared_.process_epoch;
@@ -117,11 +118,14 @@ void Worker::accept(std::unique_ptr<tls::Stream> stream) {
   how.tell_time = true;
   device->lane =
       std::make_unique<lane::Lane>(loop_, pool_, std::move(stream), *this, std::move(how));
-  lanes_.emplace(device->lane.get(), std::move(device));
+  lane::Lane& lane = *device->lane;
+  const bool too_many = !device->share;
+  lanes_.emplace(&lane, std::move(device));
   shared_.lanes.fetch_add(1, std::memory_order_relaxed);
+  if (too_many) lane.close(Error(Errc::kTooManyLanes, "of this device"));
 }
 
-Worker::Device* Worker::find(const lane::Lane& lane) const {
+Device* Worker::find(const lane::Lane& lane) const {
   const auto it = lanes_.find(&lane);
   return it == lanes_.end() ? nullptr : it->second.get();
 }
@@ -216,7 +220,10 @@ void Worker::on_lane_control(lane::Lane& lane, wire::Control&& message) {
   if (const auto* bind = std::get_if<wire::Bind>(&message.member)) return on_bind(device, *bind);
   if (const auto* unbind = std::get_if<wire::Unbind>(&message.member)) {
     if (shared_.terminators.remove(unbind->service, unbind->instance, lane))
-      shared_.desk.report_terminators(index_);
+      return shared_.desk.report_terminators(index_);
+    // An end of what is not there happens after a race, not in a flood.
+    if (!device.share.account().may_bind_now(loop_.clock().mono_us()))
+      lane.close(Error(Errc::kTooFast, "ends of bindings that are not there"));
     return;
   }
   lane.close(Error(lane::Errc::kProtocol, "a message that a device does not send"));
@@ -234,7 +241,8 @@ void Worker::on_bind(Device& device, const wire::Bind& bind) {
     reply(code);
   };
   // Before anything that costs, and before the event: a proof is a signature to verify.
-  if (!device.binds.take(loop_.clock().mono_us())) return reply(wire::SetupCode::kBusy);
+  if (!device.share.account().may_bind_now(loop_.clock().mono_us()))
+    return reply(wire::SetupCode::kBusy);
   const wire::BindProof expected{.network = options().network,
                                  .service = bind.service,
                                  .instance = bind.instance,
@@ -277,9 +285,9 @@ void Worker::on_lane_down(lane::Lane& lane, const Error& why) {
   if (shared_.terminators.remove_lane(lane)) shared_.desk.report_terminators(index_);
   // Set-ups of this dialer that no host has answered: nobody waits any more.
   std::vector<Circuit*> orphans;
-  for (auto& [id, entry] : circuits_) {
-    if (entry.opening != nullptr && entry.opening->dialer == device.get())
-      orphans.push_back(entry.circuit.get());
+  for (const auto& circuit : circuits_) {
+    if (circuit->opening != nullptr && circuit->opening->dialer == device.get())
+      orphans.push_back(circuit.get());
   }
   for (Circuit* circuit : orphans) {
     end_attempt(*circuit, wire::ResetCode::kLaneLost);
@@ -308,6 +316,7 @@ void Worker::on_upkeep() {
       ask_card(*device);
   }
   if (dropped) enforce();
+  rest();
   upkeep_timer_.arm(kUpkeepMs);
 }
 
