@@ -191,6 +191,11 @@ SALLY_API int64_t sally_try_write(sally_stream* stream, const void* data, size_t
  */
 SALLY_API int sally_stream_watch(sally_stream* stream,
                                  void (*ready)(void* user, sally_stream* stream), void* user);
+/* What our direction of the stream says of its bytes, from now on. Where several streams share a
+ * connection an interactive one has twice the share of a normal one, bulk half of it; whoever sends
+ * little goes first anyhow. Default: normal. */
+enum { SALLY_CLASS_INTERACTIVE = 1, SALLY_CLASS_NORMAL = 2, SALLY_CLASS_BULK = 3 };
+SALLY_API int sally_stream_set_class(sally_stream* stream, int traffic_class);
 /* Ends our direction in order; the peer reads 0 after the last byte. Half of the stream goes on. */
 SALLY_API int sally_shutdown_write(sally_stream* stream);
 /* Ends what is open and frees the handle. Bytes written before are delivered. */

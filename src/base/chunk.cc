@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "base/check.h"
 
@@ -25,11 +26,20 @@ void ChunkRelease::operator()(Chunk* chunk) const {
 
 ChunkPool::~ChunkPool() {
   SALLY_CHECK(in_use_ == 0);
-  while (free_ != nullptr) {
-    Chunk* next = free_->next;
-    delete free_;
-    free_ = next;
-  }
+  if (budget_ != nullptr) budget_->add(uncounted_);
+  trim();
+}
+
+void ChunkPool::trim() {
+  while (free_ != nullptr) delete std::exchange(free_, free_->next);
+  idle_ = 0;
+}
+
+void ChunkPool::count(std::int64_t chunks) {
+  constexpr std::int64_t kBatch = 16;
+  uncounted_ += chunks;
+  if (budget_ != nullptr && (uncounted_ >= kBatch || uncounted_ <= -kBatch))
+    budget_->add(std::exchange(uncounted_, 0));
 }
 
 ChunkPtr ChunkPool::get() {
@@ -43,6 +53,7 @@ ChunkPtr ChunkPool::get() {
   }
   chunk->begin = chunk->end = Chunk::kHeadroom;
   ++in_use_;
+  count(1);
   return ChunkPtr(chunk);
 }
 
@@ -59,10 +70,18 @@ void ChunkPool::let_go(Chunk& chunk) {
 }
 
 ChunkPtr ChunkPool::give() {
-  if (free_ == nullptr) return nullptr;
-  ChunkPtr chunk = get();
-  let_go(*chunk);
-  return chunk;
+  Chunk* chunk = free_;
+  if (chunk == nullptr) return nullptr;
+  free_ = chunk->next;
+  --idle_;
+  chunk->home = nullptr;
+  return ChunkPtr(chunk);
+}
+
+void ChunkPool::keep(ChunkPtr given) {
+  SALLY_CHECK(given->home == nullptr);
+  given->home = this;
+  hold(given.release());
 }
 
 void ChunkPool::adopt(Chunk& chunk) {
@@ -73,6 +92,11 @@ void ChunkPool::adopt(Chunk& chunk) {
 
 void ChunkPool::put(Chunk* chunk) {
   --in_use_;
+  count(-1);
+  hold(chunk);
+}
+
+void ChunkPool::hold(Chunk* chunk) {
   if (idle_ >= keep_) {
     delete chunk;
     return;

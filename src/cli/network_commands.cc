@@ -400,6 +400,11 @@ Status up(const Common& c, const UpOptions& given) {
       p.args.insert(p.args.end(), {"--metrics", "unix:" + o.dir + "/" + p.name + ".metrics"});
     if (!o.log.empty()) p.args.insert(p.args.end(), {"--log", o.log});
   }
+  // As OPTIONS in /etc/default/sally-router does for the unit.
+  const char* more = std::getenv("SALLY_ROUTER_OPTIONS");
+  for (const std::string_view word : split(more == nullptr ? "" : more, ' ')) {
+    if (!word.empty()) programs[1].args.emplace_back(word);
+  }
   // Asked from a thread of its own: the supervisor's loop does not wait for anybody.
   std::atomic<bool> over = false;
   std::thread watcher;

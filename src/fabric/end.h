@@ -31,7 +31,11 @@ class CircuitEnd {
     std::optional<std::uint64_t> credit;
     std::optional<std::uint64_t> ack;
   };
-  [[nodiscard]] Due take_due(bool flush) { return {recv_.take_credit(), recv_.take_ack(flush)}; }
+  /// `now()` gives the WindowConditions.
+  template <typename F>
+  [[nodiscard]] Due take_due(bool flush, F now) {
+    return {recv_.credit_due() ? recv_.take_credit(now()) : std::nullopt, recv_.take_ack(flush)};
+  }
 
   /// Both directions are over and acknowledged.
   [[nodiscard]] bool finished() const { return send_.fin_acked() && recv_.fin_ack_sent(); }

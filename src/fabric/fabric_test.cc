@@ -25,15 +25,23 @@ TEST(SendWindow, StopsAtCreditAndAtTheRetainBudget) {
   EXPECT_LT(w.retained(), kRetain + 16000);
   std::uint64_t sent = 0;
   while (auto p = w.next()) sent += p->payload.size();
-  EXPECT_EQ(sent, 64000U);
-  w.on_credit(32000);  // lower than before: nothing changes
+  EXPECT_EQ(sent, 16000U);
+  w.on_credit(10000);  // lower than before: nothing changes
   EXPECT_FALSE(w.sendable());
+  w.on_credit(20000);  // too little for a record, and for a part that is worth it
+  EXPECT_FALSE(w.sendable());
+  w.on_credit(90000);  // the last part ends inside a record
+  while (auto p = w.next()) sent += p->payload.size();
+  EXPECT_EQ(sent, 90000U);
   w.on_credit(96000);
   while (auto p = w.next()) sent += p->payload.size();
   EXPECT_EQ(sent, 96000U);
   ASSERT_TRUE(w.on_ack(50000));
   EXPECT_TRUE(w.has_room());
   EXPECT_TRUE(w.on_ack(96001).error().is(Errc::kBadAck));
+  w.on_credit(2 << 20);  // what the next hop takes may be kept too
+  while (w.has_room()) w.push(record(16000));
+  EXPECT_EQ(w.end_offset(), (2U << 20U) / 16000 * 16000 + 16000);
 }
 
 TEST(SendWindow, FinIsAcknowledgedLikeOneByte) {
@@ -86,15 +94,21 @@ TEST(SendWindow, RestartSendsTheSameBytesAgain) {
   EXPECT_FALSE(w.restart(601));
 }
 
+/// A clock for windows: far enough apart that they do not grow, unless a test says so.
+WindowConditions slow() {
+  static std::int64_t now = 0;
+  return {.now_us = now += 1'000'000};
+}
+
 TEST(RecvWindow, DuplicatesGapsAndCredit) {
   RecvWindow w;
-  EXPECT_EQ(w.take_credit(), kWindow);
-  EXPECT_FALSE(w.take_credit());
+  EXPECT_EQ(w.take_credit(slow()), kFirstWindow);
+  EXPECT_FALSE(w.credit_due());
   EXPECT_EQ(w.on_data(0, record(100))->size(), 100U);
   EXPECT_EQ(w.on_data(50, record(100))->size(), 50U);
   EXPECT_EQ(w.on_data(0, record(150))->size(), 0U);
   EXPECT_TRUE(w.on_data(151, record(1)).error().is(Errc::kGap));
-  EXPECT_TRUE(w.on_data(150, record(kWindow)).error().is(Errc::kBeyondCredit));
+  EXPECT_TRUE(w.on_data(150, record(kFirstWindow)).error().is(Errc::kBeyondCredit));
   EXPECT_FALSE(w.take_ack(false));
   EXPECT_EQ(w.take_ack(true), 150U);
   EXPECT_FALSE(w.take_ack(true));
@@ -118,17 +132,15 @@ struct Hop {
     out.push_fin();
     return {};
   }
-  std::optional<std::uint64_t> take_credit() {
-    const auto limit = out.take_credit();
-    if (limit) in.granted(*limit);
-    return limit;
+  std::optional<std::uint64_t> grant(const WindowConditions& now = slow()) {
+    return in.grant(out.forwarded(), now);
   }
 };
 
 TEST(Hop, OneByteFramesCannotPinMemory) {
   ChunkPool pool;
   Hop hop;
-  ASSERT_EQ(hop.take_credit(), kWindow);
+  ASSERT_EQ(hop.grant(), kFirstWindow);
   for (std::uint64_t i = 0; i < 60000; ++i) {
     ASSERT_TRUE(hop.on_data(i, record(1), nullptr, pool));
   }
@@ -150,13 +162,107 @@ TEST(Hop, RefusesWhatTheUpstreamMayNotSend) {
   ChunkPool pool;
   Hop hop;
   EXPECT_TRUE(hop.on_data(1, record(10), nullptr, pool).error().is(Errc::kGap));
-  for (std::uint64_t at = 0; at + 16000 <= kInitialCredit; at += 16000) {
-    ASSERT_TRUE(hop.on_data(at, record(16000), nullptr, pool));
-  }
-  EXPECT_TRUE(hop.on_data(64000, record(16000), nullptr, pool).error().is(Errc::kBeyondCredit));
+  ASSERT_TRUE(hop.on_data(0, record(16000), nullptr, pool));
+  EXPECT_TRUE(hop.on_data(16000, record(385), nullptr, pool).error().is(Errc::kBeyondCredit));
   EXPECT_TRUE(hop.on_fin(1).error().is(Errc::kBadFin));
-  ASSERT_TRUE(hop.on_fin(64000));
-  EXPECT_TRUE(hop.on_data(64000, record(10), nullptr, pool).error().is(Errc::kAfterFin));
+  ASSERT_TRUE(hop.on_fin(16000));
+  EXPECT_TRUE(hop.on_data(16000, record(10), nullptr, pool).error().is(Errc::kAfterFin));
+}
+
+TEST(Hop, WhereMemoryIsScarceNothingIsPromised) {
+  ChunkPool pool;
+  Hop hop;
+  WindowConditions scarce = slow();
+  scarce.most = kInitialCredit;
+  EXPECT_FALSE(hop.grant(scarce));
+  ASSERT_TRUE(hop.on_data(0, record(12289), nullptr, pool));
+  EXPECT_FALSE(hop.grant(scarce));
+  ASSERT_TRUE(hop.out.next());
+  EXPECT_EQ(hop.grant(scarce), 12289 + kInitialCredit);  // it flows all the same
+  // What was granted before is kept, and less of it comes after.
+  Hop large;
+  EXPECT_EQ(large.grant(), kFirstWindow);
+  std::uint64_t at = 0;
+  std::uint64_t granted = kFirstWindow;
+  for (int i = 0; i < 40; ++i) {
+    if (at + 4000 > granted) break;
+    ASSERT_TRUE(large.on_data(at, record(4000), nullptr, pool));
+    large.out.on_credit(1 << 30);
+    while (large.out.next()) {
+    }
+    at += 4000;
+    if (const auto more = large.grant(scarce)) granted = *more;
+    ASSERT_GE(granted, at);
+  }
+  EXPECT_EQ(at, 160'000U);
+  EXPECT_LE(granted - at, kInitialCredit);
+}
+
+TEST(Hop, StalledIsWhatHasNotMovedSinceTheMark) {
+  ChunkPool pool;
+  Hop hop;
+  hop.out.mark();
+  EXPECT_FALSE(hop.out.stalled());  // nothing waits
+  ASSERT_TRUE(hop.on_data(0, record(9000), nullptr, pool));
+  EXPECT_FALSE(hop.out.stalled());  // it came after
+  hop.out.mark();
+  EXPECT_TRUE(hop.out.stalled());
+  ASSERT_TRUE(hop.on_data(9000, record(5000), nullptr, pool));
+  EXPECT_TRUE(hop.out.stalled());  // what comes behind it moves nothing
+  ASSERT_TRUE(hop.out.next());
+  EXPECT_FALSE(hop.out.stalled());
+}
+
+// An outlet on another worker tells in steps that the inlet chose; nothing is stuck in between,
+// however small the window, and whatever the sizes.
+TEST(Hop, StepsOfTheFartherHalfNeverStick) {
+  for (std::uint64_t seed = 1; seed <= 50; ++seed) {
+    SeededRandom random(seed);
+    ChunkPool pool;
+    SendWindow sender;
+    Hop hop;
+    std::uint64_t told = 0;
+    std::uint64_t got = 0;
+    hop.out.on_credit(1 << 30);
+    while (got < 500'000) {
+      while (sender.has_room()) sender.push(record(1 + random.below(kMaxPayload)));
+      const auto before = got;
+      while (const auto piece = sender.next())
+        ASSERT_TRUE(hop.on_data(piece->offset, piece->payload, nullptr, pool));
+      while (auto piece = hop.out.next()) {
+        got += piece->chunk->size();
+        if (const auto f = hop.out.take_forwarded(hop.in.quantum())) told = *f;
+      }
+      WindowConditions now = slow();
+      now.most = random.below(2) == 0 ? kInitialCredit : kFirstWindow;
+      if (const auto limit = hop.in.grant(told, now)) sender.on_credit(*limit);
+      ASSERT_GT(got, before) << "stuck, seed " << seed;
+      ASSERT_TRUE(sender.on_ack(got));
+    }
+  }
+}
+
+TEST(WindowSize, GrowsWhileTheSenderUsesItAndTheWayIsLong) {
+  const auto run = [](std::int64_t rtt_us, std::int64_t bytes_per_ms, std::uint64_t most) {
+    HopInlet in;
+    std::uint64_t drained = 0;
+    std::uint64_t granted = in.grant(0, {.now_us = 1'000, .rtt_us = rtt_us, .most = most}).value();
+    // Each round trip the sender uses what was granted at its beginning, at its own pace.
+    for (std::int64_t us = rtt_us; us < 5'000'000; us += rtt_us) {
+      const auto pace = static_cast<std::uint64_t>(bytes_per_ms * rtt_us / 1000);
+      const auto used = std::min(granted, drained + pace) - drained;
+      EXPECT_TRUE(in.on_data(drained, used));
+      drained += used;
+      if (const auto more = in.grant(drained, {.now_us = us, .rtt_us = rtt_us, .most = most}))
+        granted = *more;
+    }
+    return granted - drained;
+  };
+  EXPECT_EQ(run(100'000, 100'000, kMaxWindow), kMaxWindow);  // far and fast
+  EXPECT_LE(run(100'000, 100, kMaxWindow), kFirstWindow);    // far and slow
+  EXPECT_LE(run(10'000, 20'000, kMaxWindow), 1U << 20U);     // 200 KB a round trip
+  EXPECT_GE(run(10'000, 20'000, kMaxWindow), 200'000U);
+  EXPECT_EQ(run(100'000, 100'000, 256 * 1024), 256U * 1024);  // as far as it may
 }
 
 TEST(LabelTable, CapReuseAndUnknown) {
@@ -181,6 +287,8 @@ struct Sender final : Turn {
   std::size_t sent = 0;
 };
 
+constexpr auto even = [](const Turn&) { return DeficitRoundRobin::kQuantum; };
+
 TEST(Scheduler, SmallAndLargeFramesGetTheSameBytes) {
   DeficitRoundRobin ring;
   Sender senders[3];
@@ -189,7 +297,7 @@ TEST(Scheduler, SmallAndLargeFramesGetTheSameBytes) {
   senders[2].frame = 9000;
   for (auto& s : senders) ring.add(s);
   for (int i = 0; i < 20000; ++i) {
-    auto* s = static_cast<Sender*>(ring.current());
+    auto* s = static_cast<Sender*>(ring.current(even));
     ASSERT_NE(s, nullptr);
     s->sent += s->frame;
     ring.charge(*s, s->frame);
@@ -207,7 +315,50 @@ TEST(Scheduler, DestroyedSendersLeaveTheRing) {
     EXPECT_FALSE(ring.empty());
   }
   EXPECT_TRUE(ring.empty());
-  EXPECT_EQ(ring.current(), nullptr);
+  EXPECT_EQ(ring.current(even), nullptr);
+}
+
+TEST(Scheduler, WhoSaysLittleGoesFirstButNotForEver) {
+  DeficitRoundRobin ring;
+  Sender bulk[2];
+  Sender key;
+  for (auto& b : bulk) ring.add(b);
+  const auto send = [&](std::size_t bytes) {
+    auto* s = static_cast<Sender*>(ring.current(even));
+    s->sent += bytes;
+    ring.charge(*s, bytes);
+    return s;
+  };
+  for (int i = 0; i < 10; ++i) send(9000);
+  // A keystroke does not wait for anybody's quantum.
+  ring.add(key);
+  EXPECT_EQ(send(50), &key);
+  ring.nothing(key);
+  // Again at once: it has had its turn before the others.
+  ring.add(key);
+  EXPECT_NE(send(9000), &key);
+  // Whoever always has something is no sparse flow: bulk gets its share.
+  Sender greedy;
+  ring.add(greedy);
+  const std::size_t before = bulk[0].sent;
+  for (int i = 0; i < 300; ++i) send(9000);
+  EXPECT_GT(bulk[0].sent - before, 300U * 9000 / 5);
+  EXPECT_LT(greedy.sent, 300U * 9000 / 3);
+}
+
+TEST(Scheduler, AShareByClass) {
+  DeficitRoundRobin ring;
+  Sender a;
+  Sender b;
+  ring.add(a);
+  ring.add(b);
+  for (int i = 0; i < 10'000; ++i) {
+    auto* s = static_cast<Sender*>(ring.current(
+        [&](const Turn& t) { return (&t == &a ? 2 : 1) * DeficitRoundRobin::kQuantum; }));
+    s->sent += s->frame = 5000;
+    ring.charge(*s, 5000);
+  }
+  EXPECT_NEAR(static_cast<double>(a.sent) / static_cast<double>(b.sent), 2.0, 0.02);
 }
 
 // A dialer, two hops and a host on lanes that deliver in order but in random interleaving: every
@@ -274,18 +425,18 @@ TEST(Circuit, RandomInterleavingDeliversEverything) {
           break;
         }
         default: {
-          const auto due = host.take_due(random.below(2) == 0);
+          const auto due = host.take_due(random.below(2) == 0, slow);
           if (due.credit) hops[1].out.on_credit(*due.credit);
           if (due.ack) {
             ASSERT_TRUE(dialer.send().on_ack(*due.ack));
           }
-          if (auto c = hops[1].take_credit()) hops[0].out.on_credit(*c);
-          if (auto c = hops[0].take_credit()) dialer.send().on_credit(*c);
+          if (auto c = hops[1].grant()) hops[0].out.on_credit(*c);
+          if (auto c = hops[0].grant()) dialer.send().on_credit(*c);
           break;
         }
       }
-      ASSERT_LE(hops[0].out.queued(), kWindow);
-      ASSERT_LE(hops[1].out.queued(), kWindow);
+      ASSERT_LE(hops[0].out.queued(), kMaxWindow);
+      ASSERT_LE(hops[1].out.queued(), kMaxWindow);
     }
     EXPECT_EQ(got, total);
     EXPECT_FALSE(dialer.take_orderly_reset());  // the other direction is still open
@@ -293,7 +444,7 @@ TEST(Circuit, RandomInterleavingDeliversEverything) {
     const auto p = host.send().next();
     ASSERT_TRUE(p && p->fin);
     ASSERT_TRUE(dialer.recv().on_fin(0));
-    ASSERT_TRUE(host.send().on_ack(*dialer.take_due(true).ack));
+    ASSERT_TRUE(host.send().on_ack(*dialer.take_due(true, slow).ack));
     EXPECT_TRUE(dialer.take_orderly_reset());
     EXPECT_FALSE(dialer.take_orderly_reset());
     EXPECT_TRUE(host.finished());

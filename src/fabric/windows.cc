@@ -35,10 +35,30 @@ void SendWindow::push(Bytes record) {
   records_.push_back({offset, std::move(record)});
 }
 
+std::optional<std::uint64_t> WindowSize::grant(std::uint64_t taken, std::uint64_t granted,
+                                               const WindowConditions& now) {
+  // Below this a fast sender on a near lane would be told more often than is worth it.
+  constexpr std::int64_t kShortestUs = 2'000;
+  const auto most = static_cast<std::uint32_t>(now.most);
+  const bool first = bytes_ == 0;
+  const std::uint32_t bytes =
+      first ? std::min(static_cast<std::uint32_t>(now.first), most) : bytes_;
+  if (taken + bytes < granted + bytes / 2) return std::nullopt;
+  const auto now_us = static_cast<std::uint32_t>(now.now_us);
+  const std::uint32_t since_us = now_us - last_us_;
+  last_us_ = now_us;
+  bytes_ = bytes;
+  if (!first && since_us < 2 * std::max(now.rtt_us, kShortestUs)) bytes_ = 2 * bytes;
+  if (bytes_ > most) bytes_ = std::max(most, bytes / 2);
+  const std::uint64_t limit = taken + bytes_;
+  return limit > granted ? std::optional(limit) : std::nullopt;
+}
+
 bool SendWindow::sendable() const {
   if (sent_ == end_) return fin_ && !fin_sent_;
+  if (limit_ <= sent_) return false;
   const Record& r = records_[cursor_];
-  return r.offset + r.bytes.size() <= limit_;
+  return r.offset + r.bytes.size() <= limit_ || limit_ - sent_ >= kSplitFrom;
 }
 
 std::optional<SendWindow::Piece> SendWindow::next() {
@@ -49,9 +69,12 @@ std::optional<SendWindow::Piece> SendWindow::next() {
   }
   const Record& r = records_[cursor_];
   const std::uint64_t from = sent_;
-  sent_ = r.offset + r.bytes.size();
-  ++cursor_;
-  return Piece{.fin = false, .offset = from, .payload = ByteView(r.bytes).subspan(from - r.offset)};
+  const std::uint64_t record_end = r.offset + r.bytes.size();
+  sent_ = std::min(record_end, limit_);
+  if (sent_ == record_end) ++cursor_;
+  return Piece{.fin = false,
+               .offset = from,
+               .payload = ByteView(r.bytes).subspan(from - r.offset, sent_ - from)};
 }
 
 void SendWindow::on_credit(std::uint64_t limit) {
@@ -101,12 +124,10 @@ Status RecvWindow::on_fin(std::uint64_t offset) {
   return {};
 }
 
-std::optional<std::uint64_t> RecvWindow::take_credit() {
-  const std::uint64_t limit = consumed_ + window_;
-  // Half a window at a time: fewer frames, and the sender never runs dry while the receiver keeps
-  // up.
-  if (fin_ || limit < granted_ + window_ / 2) return std::nullopt;
-  granted_ = limit;
+std::optional<std::uint64_t> RecvWindow::take_credit(const WindowConditions& now) {
+  if (fin_) return std::nullopt;
+  const auto limit = window_.grant(consumed_, granted_, now);
+  if (limit) granted_ = *limit;
   return limit;
 }
 

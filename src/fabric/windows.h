@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -14,16 +15,51 @@ namespace sally::fabric {
 
 /// Both sides know it without a message: how far past its start a stream may run before the first
 /// CREDIT.
-inline constexpr std::uint64_t kInitialCredit = 64 * 1024;
-/// What a receiver lets a sender have outstanding.
-inline constexpr std::uint64_t kWindow = 1024 * 1024;
-/// What an end keeps for a peer that has not acknowledged it.
+inline constexpr std::uint64_t kInitialCredit = 16 * 1024;
+/// What a router with memory to spare grants first.
+inline constexpr std::uint64_t kFirstWindow = 64 * 1024;
+/// What an end grants first: this much of a stream arrives although nobody reads yet.
+inline constexpr std::uint64_t kFirstEndWindow = 1024 * 1024;
+/// What it lets a sender have outstanding at most.
+inline constexpr std::uint64_t kMaxWindow = 4 * 1024 * 1024;
+/// What an end keeps for a peer that has not acknowledged it; more where the next hop grants more.
 inline constexpr std::uint64_t kRetain = 1024 * 1024;
+/// A sender whose credit ends inside a record or chunk sends the part it covers, if it is this
+/// long: so it is never stuck with more than this unused, and a window of four times as much flows.
+inline constexpr std::uint64_t kSplitFrom = 4096;
 /// Payload of the largest DATA frame: header and payload fill one TLS record.
 inline constexpr std::size_t kMaxPayload = 16368;
 /// Data is acknowledged after this much of it, or after kAckDelayUs.
-inline constexpr std::uint64_t kAckEvery = kWindow / 4;
+inline constexpr std::uint64_t kAckEvery = 256 * 1024;
 inline constexpr std::int64_t kAckDelayUs = 50'000;
+
+/// What decides about a window when more is granted.
+struct WindowConditions {
+  std::int64_t now_us = 0;  ///< monotonic
+  std::int64_t rtt_us = 0;  ///< to whoever sends; 0: not known
+  std::uint64_t first = kFirstWindow;
+  std::uint64_t most = kMaxWindow;  ///< kInitialCredit..kMaxWindow; less where memory is scarce
+};
+
+/// How much a receiver lets a sender have outstanding: it doubles while the sender uses up half of
+/// it within two round trips, and halves towards what conditions allow. Owner: a RecvWindow or
+/// HopInlet. Thread: its. Never fails.
+class WindowSize {
+ public:
+  [[nodiscard]] std::uint64_t bytes() const { return bytes_; }
+  /// Whether grant() could have something to tell: before anything that costs.
+  [[nodiscard]] bool due(std::uint64_t taken, std::uint64_t granted) const {
+    return bytes_ == 0 || taken + bytes_ >= granted + bytes_ / 2;
+  }
+  /// `taken` of all that was granted so far, `granted`, has been used and passed on: a limit worth
+  /// telling now, if there is one.
+  std::optional<std::uint64_t> grant(std::uint64_t taken, std::uint64_t granted,
+                                     const WindowConditions& now);
+
+ private:
+  std::uint32_t bytes_ = 0;    // before the first grant
+  std::uint32_t last_us_ = 0;  // of the last one; wraps
+};
 
 /// The sending half of a circuit end: the exact ciphertext, kept until the other end has it.
 /// Owner: a CircuitEnd. Thread: its worker's. Failure: a peer's impossible ACK is an error, nothing
@@ -32,8 +68,11 @@ class SendWindow {
  public:
   explicit SendWindow(std::uint64_t retain = kRetain) : retain_(retain) {}
 
-  /// False while the retained bytes fill the budget, or after push_fin: stop encrypting.
-  [[nodiscard]] bool has_room() const { return end_ - acked_ < retain_ && !fin_; }
+  /// False while the retained bytes fill the budget, or after push_fin: stop encrypting. What the
+  /// next hop has granted may be retained as well: it was measured to be worth it.
+  [[nodiscard]] bool has_room() const {
+    return end_ < std::max(acked_ + retain_, std::min(limit_, acked_ + kMaxWindow)) && !fin_;
+  }
   /// Takes one record (1..kMaxPayload bytes). The caller asked has_room() before it encrypted.
   void push(Bytes record);
   /// The stream ends here; idempotent.
@@ -83,8 +122,6 @@ class SendWindow {
 /// are errors of the peer.
 class RecvWindow {
  public:
-  explicit RecvWindow(std::uint64_t window = kWindow) : window_(window) {}
-
   /// The new part of the payload (empty for a duplicate).
   Result<ByteView> on_data(std::uint64_t offset, ByteView payload);
   Status on_fin(std::uint64_t offset);
@@ -92,7 +129,8 @@ class RecvWindow {
   void consumed(std::uint64_t n) { consumed_ += n; }
 
   /// A limit worth a CREDIT frame now, if there is one; it counts as sent.
-  std::optional<std::uint64_t> take_credit();
+  std::optional<std::uint64_t> take_credit(const WindowConditions& now);
+  [[nodiscard]] bool credit_due() const { return !fin_ && window_.due(consumed_, granted_); }
   /// A cumulative offset worth an ACK frame now, if there is one; it counts as sent. `flush`:
   /// whatever is unacknowledged.
   std::optional<std::uint64_t> take_ack(bool flush);
@@ -107,7 +145,7 @@ class RecvWindow {
  private:
   [[nodiscard]] std::uint64_t position() const { return expected_ + (fin_ ? 1 : 0); }
 
-  std::uint64_t window_;
+  WindowSize window_;
   std::uint64_t expected_ = 0;
   std::uint64_t consumed_ = 0;
   std::uint64_t granted_ = kInitialCredit;

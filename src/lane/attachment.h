@@ -2,12 +2,12 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 
 #include "base/bytes.h"
 #include "base/chunk.h"
 #include "base/error.h"
 #include "fabric/scheduler.h"
+#include "wire/frame.h"
 #include "wire/messages.h"
 
 namespace sally::lane {
@@ -55,16 +55,24 @@ class Attachment : public fabric::Turn {
   [[nodiscard]] std::uint32_t local_label() const { return local_; }
   /// 0 until the peer has named it.
   [[nodiscard]] std::uint32_t remote_label() const { return remote_; }
+  /// What our data says of itself, and its share of the lane.
+  [[nodiscard]] wire::Class traffic_class() const { return class_; }
+  void set_traffic_class(wire::Class c) { class_ = c; }
+  /// Of the peer's last DATA.
+  [[nodiscard]] wire::Class heard_class() const { return heard_class_; }
 
  private:
   friend class Lane;
-  Lane* lane_ = nullptr;
+  // Small: a router has two of these per circuit, mostly idle.
+  wire::Class class_ : 2 = wire::Class::kNormal;
+  wire::Class heard_class_ : 2 = wire::Class::kNormal;
+  bool tick_wanted_ : 1 = false;
   std::uint32_t local_ = 0;
   std::uint32_t remote_ = 0;
-  bool tick_wanted_ = false;
-  // CREDIT and ACK are absolute: of many that wait only the last one leaves.
-  std::optional<std::uint64_t> credit_due_;
-  std::optional<std::uint64_t> ack_due_;
+  Lane* lane_ = nullptr;
+  // CREDIT and ACK are absolute: of many that wait only the last one leaves. 0: none does.
+  std::uint64_t credit_due_ = 0;
+  std::uint64_t ack_due_ = 0;
 };
 
 }  // namespace sally::lane

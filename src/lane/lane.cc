@@ -19,6 +19,22 @@ constexpr std::size_t kMaxControlBytes = 16 * 1024 * 1024;
 constexpr std::int64_t kTickMs = 20;
 constexpr std::uint64_t kTokenMask = wire::kMaxOffset;
 
+// Bytes in a round. Whoever calls his data interactive gets twice the share of the others, not
+// more.
+std::int32_t quantum_of(const fabric::Turn& turn) {
+  constexpr std::int32_t kQuantum = fabric::DeficitRoundRobin::kQuantum;
+  switch (static_cast<const Attachment&>(turn).traffic_class()) {
+    case wire::Class::kInteractive:
+      return 2 * kQuantum;
+    case wire::Class::kBulk:
+      return kQuantum / 2;
+    case wire::Class::kControl:
+    case wire::Class::kNormal:
+      return kQuantum;
+  }
+  return kQuantum;
+}
+
 }  // namespace
 
 std::string_view error_name(Errc e) {
@@ -172,33 +188,32 @@ void Lane::send_setup_err(std::uint32_t remote_label, const wire::SetupErr& err)
 }
 
 void Lane::want_window(const Attachment& attachment) {
-  if (attachment.credit_due_ || attachment.ack_due_) return;
+  if (attachment.credit_due_ != 0 || attachment.ack_due_ != 0) return;
   windows_.push_back(attachment.local_);
   schedule_pump();
 }
 
 void Lane::send_credit(Attachment& attachment, std::uint64_t limit) {
   want_window(attachment);
-  attachment.credit_due_ = std::max(limit, attachment.credit_due_.value_or(0));
+  attachment.credit_due_ = std::max(limit, attachment.credit_due_);
 }
 
 void Lane::send_ack(Attachment& attachment, std::uint64_t offset) {
   want_window(attachment);
-  attachment.ack_due_ = std::max(offset, attachment.ack_due_.value_or(0));
+  attachment.ack_due_ = std::max(offset, attachment.ack_due_);
 }
 
 void Lane::flush_window(Attachment& a) {
-  if (const auto limit = std::exchange(a.credit_due_, std::nullopt))
-    append_frame({.label = a.remote_, .type = wire::FrameType::kCredit, .offset = *limit}, {});
-  if (const auto offset = std::exchange(a.ack_due_, std::nullopt))
-    append_frame({.label = a.remote_, .type = wire::FrameType::kAck, .offset = *offset}, {});
+  if (const auto limit = std::exchange(a.credit_due_, 0); limit != 0)
+    append_frame({.label = a.remote_, .type = wire::FrameType::kCredit, .offset = limit}, {});
+  if (const auto offset = std::exchange(a.ack_due_, 0); offset != 0)
+    append_frame({.label = a.remote_, .type = wire::FrameType::kAck, .offset = offset}, {});
 }
 
 void Lane::detach(Attachment& attachment) {
   fabric::DeficitRoundRobin::remove(attachment);
   attachment.tick_wanted_ = false;
-  attachment.credit_due_.reset();
-  attachment.ack_due_.reset();
+  attachment.credit_due_ = attachment.ack_due_ = 0;
   attachment.lane_ = nullptr;
 }
 
@@ -311,11 +326,11 @@ void Lane::fill_record() {
     }
   }
   while (record_ == nullptr || record_->room() >= 4096) {
-    auto* attachment = static_cast<Attachment*>(ring_.current());
+    auto* attachment = static_cast<Attachment*>(ring_.current(quantum_of));
     if (attachment == nullptr) return;
     Attachment::Out out;
     if (!attachment->next_frame(out)) {
-      fabric::DeficitRoundRobin::remove(*attachment);
+      ring_.nothing(*attachment);
       continue;
     }
     const ByteView payload = out.chunk != nullptr ? out.chunk->view() : out.view;
@@ -323,7 +338,7 @@ void Lane::fill_record() {
     wire::encode({.label = attachment->remote_,
                   .length = static_cast<std::uint32_t>(payload.size()),
                   .type = out.fin ? wire::FrameType::kFin : wire::FrameType::kData,
-                  .cls = out.fin ? wire::Class::kControl : wire::Class::kNormal,
+                  .cls = out.fin ? wire::Class::kControl : attachment->class_,
                   .offset = out.offset},
                  raw);
     ring_.charge(*attachment, sizeof raw + payload.size());
@@ -455,6 +470,7 @@ Status Lane::dispatch_circuit(const wire::FrameHeader& header, ByteView payload,
   }
   switch (header.type) {
     case wire::FrameType::kData:
+      a->heard_class_ = header.cls;
       return a->on_data(header.offset, payload, whole);
     case wire::FrameType::kFin:
       return a->on_fin(header.offset);

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "router/opening.h"
+
 namespace sally::router {
 
 void HopSide::wake() {
@@ -12,56 +14,60 @@ void HopSide::wake() {
 
 // Usage is counted once per circuit: where the dialer's lane is.
 UsageCell* HopSide::counted() const {
-  return this == &circuit_.dialing_ ? circuit_.usage_ : nullptr;
+  return this == circuit_.dialing_.get() ? circuit_.usage_ : nullptr;
 }
 
-// What left on this lane frees room: the lane on the other side may send as much more.
-void HopSide::grant_upstream() {
-  if (other_ != nullptr && (other_->lane() == nullptr || other_->remote_label() == 0)) return;
-  const auto limit = out_.take_credit();
+// The other side has passed on what came from here: the lane here may send as much more.
+void HopSide::grant(std::uint64_t forwarded) {
+  if (lane() == nullptr || remote_label() == 0 || !in_.grant_due(forwarded)) return;
+  const auto limit = in_.grant(forwarded, circuit_.owner().window_conditions(*lane()));
   if (!limit) return;
-  if (other_ != nullptr) {
-    other_->granted(*limit);
-  } else {
-    ChunkPool& pool = lane()->pool();
-    circuit_.crossing_->send(Crossing::other(circuit_.end_), [&](Crossing::Mail& m) {
-      m.credit = limit;
-      for (; borrowed_ > 0; --borrowed_) {
-        ChunkPtr spare = pool.give();
-        if (spare == nullptr) break;
-        m.spares.push_back(std::move(spare));
-      }
-    });
-    borrowed_ = 0;
-  }
+  lane()->send_credit(*this, *limit);
+  if (circuit_.crossing_ != nullptr) circuit_.crossing_->set_quantum(circuit_.end_, in_.quantum());
 }
 
-void HopSide::granted(std::uint64_t limit) {
-  if (lane() == nullptr || remote_label() == 0) return;
-  in_.granted(limit);
-  lane()->send_credit(*this, limit);
+void HopSide::tell_forwarded() {
+  if (HopSide* upstream = circuit_.other(*this); upstream != nullptr)
+    return upstream->grant(out_.forwarded());
+  if (circuit_.crossing_ == nullptr) return;
+  const auto to = Crossing::other(circuit_.end_);
+  const auto forwarded = out_.take_forwarded(circuit_.crossing_->quantum(to));
+  if (!forwarded) return;
+  ChunkPool& pool = lane()->pool();
+  circuit_.crossing_->send(to, [&](Crossing::Mail& m) {
+    m.forwarded = forwarded;
+    for (; circuit_.borrowed_ > 0; --circuit_.borrowed_) {
+      ChunkPtr spare = pool.give();
+      if (spare == nullptr) break;
+      m.spares.push_back(std::move(spare));
+    }
+  });
+  circuit_.borrowed_ = 0;
 }
 
 Status HopSide::on_data(std::uint64_t offset, ByteView payload, ChunkPtr* whole) {
   TRY(in_.on_data(offset, payload.size()));
   if (UsageCell* cell = counted(); cell != nullptr) cell->sent += payload.size();
-  if (other_ != nullptr) {
-    other_->out_.push(payload, whole, lane()->pool());
-    other_->wake();
-  } else {
+  CircuitOwner& owner = circuit_.owner();
+  if (HopSide* other = circuit_.other(*this); other != nullptr) {
+    other->set_traffic_class(heard_class());
+    other->out_.push(payload, whole, lane()->pool());
+    other->wake();
+  } else if (circuit_.crossing_ != nullptr) {
     const auto to = Crossing::other(circuit_.end_);
-    if (circuit_.crossing_->send_data(to, payload, whole, lane()->pool()))
-      circuit_.owner_.on_crossing_held(circuit_.crossing_, to);
+    if (circuit_.crossing_->send_data(to, heard_class(), payload, whole, lane()->pool()))
+      owner.on_crossing_held(circuit_.crossing_, to);
   }
+  if (owner.budget().scarce()) owner.on_memory_scarce();
   return {};
 }
 
 Status HopSide::on_fin(std::uint64_t offset) {
   TRY(in_.on_fin(offset));
-  if (other_ != nullptr) {
-    other_->out_.push_fin();
-    other_->wake();
-  } else {
+  if (HopSide* other = circuit_.other(*this); other != nullptr) {
+    other->out_.push_fin();
+    other->wake();
+  } else if (circuit_.crossing_ != nullptr) {
     circuit_.crossing_->send(Crossing::other(circuit_.end_),
                              [](Crossing::Mail& m) { m.fin = true; });
   }
@@ -75,12 +81,13 @@ void HopSide::on_credit(std::uint64_t limit) {
 
 Status HopSide::on_ack(std::uint64_t offset) {
   // Acknowledgements are between the ends; this hop keeps nothing for them.
-  if (other_ == nullptr) {
+  if (HopSide* other = circuit_.other(*this); other != nullptr) {
+    if (other->lane() != nullptr && other->remote_label() != 0)
+      other->lane()->send_ack(*other, offset);
+  } else if (circuit_.crossing_ != nullptr) {
     circuit_.crossing_->send(Crossing::other(circuit_.end_), [&](Crossing::Mail& m) {
       m.ack = std::max(offset, m.ack.value_or(0));
     });
-  } else if (other_->lane() != nullptr && other_->remote_label() != 0) {
-    other_->lane()->send_ack(*other_, offset);
   }
   return {};
 }
@@ -102,26 +109,46 @@ bool HopSide::next_frame(Out& out) {
   out.offset = piece->offset;
   out.chunk = std::move(piece->chunk);
   if (UsageCell* cell = counted(); cell != nullptr && !out.fin) cell->received += out.chunk->size();
-  grant_upstream();
+  tell_forwarded();
   return true;
+}
+
+Circuit::Circuit(CircuitOwner& owner, CircuitId id, Share dialer)
+    : owner_(owner), id_(id), dialer_(std::move(dialer)) {}
+
+Circuit::~Circuit() {
+  leave_crossing();
+}
+
+HopSide& Circuit::make_dialing() {
+  if (dialing_ == nullptr) dialing_ = std::make_unique<HopSide>(*this);
+  return *dialing_;
+}
+
+HopSide& Circuit::make_hosting() {
+  if (hosting_ == nullptr) hosting_ = std::make_unique<HopSide>(*this);
+  return *hosting_;
 }
 
 void Circuit::opened() {
   open_ = true;
-  if (crossing_ != nullptr) {
-    here().grant_upstream();
-  } else {
-    hosting_.grant_upstream();
-    dialing_.grant_upstream();
+  for (HopSide* side : {hosting_.get(), dialing_.get()}) {
+    if (side != nullptr) side->grant(0);
   }
 }
 
+void Circuit::leave_crossing() {
+  if (crossing_ != nullptr && crossing_->half(end_) == this) crossing_->set_half(end_, nullptr);
+}
+
 void Circuit::set_crossing(CrossingPtr crossing, Crossing::End end) {
+  leave_crossing();
   crossing_ = std::move(crossing);
   end_ = end;
   told_end_ = false;
-  dialing_.other_ = crossing_ == nullptr ? &hosting_ : nullptr;
-  hosting_.other_ = crossing_ == nullptr ? &dialing_ : nullptr;
+  if (crossing_ == nullptr) return;
+  crossing_->set_half(end_, this);
+  (end_ == Crossing::End::kDialing ? hosting_ : dialing_).reset();
 }
 
 void Circuit::end_beyond(wire::ResetCode code, const std::string& text) {
@@ -131,23 +158,23 @@ void Circuit::end_beyond(wire::ResetCode code, const std::string& text) {
 }
 
 void Circuit::deliver(Crossing::Mail& mail) {
-  HopSide& side = here();
-  lane::Lane* lane = side.lane();
-  if (lane == nullptr) return;
-  if (mail.ack && side.remote_label() != 0) lane->send_ack(side, *mail.ack);
-  if (mail.credit) side.granted(*mail.credit);
-  for (ChunkPtr& chunk : mail.spares) {
-    lane->pool().adopt(*chunk);
-    chunk.reset();
-  }
+  HopSide* side = end_ == Crossing::End::kDialing ? dialing_.get() : hosting_.get();
+  if (side == nullptr || side->lane() == nullptr) return;
+  lane::Lane& lane = *side->lane();
+  if (mail.ack && side->remote_label() != 0) lane.send_ack(*side, *mail.ack);
+  if (mail.forwarded) side->grant(*mail.forwarded);
+  for (ChunkPtr& chunk : mail.spares) lane.pool().keep(std::move(chunk));
+  mail.spares.clear();
+  side->set_traffic_class(mail.cls);
   for (ChunkPtr& chunk : mail.chunks) {
-    lane->pool().adopt(*chunk);
-    side.out_.push(chunk->view(), &chunk, lane->pool());
+    lane.pool().adopt(*chunk);
+    side->out_.push(chunk->view(), &chunk, lane.pool());
     chunk.reset();  // small ones were merged
-    ++side.borrowed_;
+    ++borrowed_;
   }
-  if (mail.fin) side.out_.push_fin();
-  if (mail.fin || !mail.chunks.empty()) lane->ready(side);
+  if (mail.fin) side->out_.push_fin();
+  if (mail.fin || !mail.chunks.empty()) lane.ready(*side);
+  mail.chunks.clear();
 }
 
 }  // namespace sally::router

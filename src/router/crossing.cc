@@ -11,24 +11,21 @@ constexpr std::size_t kHoldChunks = 8;
 
 }  // namespace
 
-void Crossing::Mail::clear() {
-  order.reset();
-  answer.reset();
-  refusal.reset();
-  chunks.clear();
-  fin = false;
-  credit.reset();
-  spares.clear();
-  ack.reset();
-  reset.reset();
+Crossing::~Crossing() {
+  for (const Slot& slot : slots_) {
+    if (slot.mail != nullptr) budget_.add(-static_cast<std::int64_t>(slot.mail->chunks.size()));
+  }
 }
 
-bool Crossing::send_data(End to, ByteView payload, ChunkPtr* whole, ChunkPool& pool) {
-  Slot& slot = slots_[static_cast<std::size_t>(to)];
+bool Crossing::send_data(End to, wire::Class cls, ByteView payload, ChunkPtr* whole,
+                         ChunkPool& pool) {
+  Slot& slot = slots_[index(to)];
   const bool bulk = payload.size() >= kHoldFrom;
   {
     const std::lock_guard lock(slot.mutex);
-    auto& chunks = slot.mail.chunks;
+    Mail& mail = slot.open();
+    auto& chunks = mail.chunks;
+    mail.cls = cls;
     if (fabric::merge_into(chunks, payload, whole, pool)) pool.let_go(*chunks.back());
     if (slot.told) return false;
     if (bulk && chunks.size() < kHoldChunks) return !std::exchange(slot.held, true);
@@ -39,10 +36,10 @@ bool Crossing::send_data(End to, ByteView payload, ChunkPtr* whole, ChunkPool& p
 }
 
 bool Crossing::still_held(End to, Held& held) {
-  Slot& slot = slots_[static_cast<std::size_t>(to)];
+  Slot& slot = slots_[index(to)];
   {
     const std::lock_guard lock(slot.mutex);
-    const std::size_t chunks = slot.mail.chunks.size();
+    const std::size_t chunks = slot.mail == nullptr ? 0 : slot.mail->chunks.size();
     if (!slot.told) {
       held.unchanged = chunks == held.chunks ? held.unchanged + 1 : 0;
       held.chunks = chunks;
@@ -55,11 +52,11 @@ bool Crossing::still_held(End to, Held& held) {
   return false;
 }
 
-void Crossing::take(End at, Mail& mail) {
-  Slot& slot = slots_[static_cast<std::size_t>(at)];
+Crossing::MailPtr Crossing::take(End at) {
+  Slot& slot = slots_[index(at)];
   const std::lock_guard lock(slot.mutex);
-  std::swap(slot.mail, mail);
   slot.told = false;
+  return std::move(slot.mail);
 }
 
 }  // namespace sally::router

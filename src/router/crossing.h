@@ -15,10 +15,13 @@
 #include "base/chunk.h"
 #include "base/ids.h"
 #include "loop/mailbox.h"
+#include "router/accounts.h"
+#include "wire/frame.h"
 #include "wire/messages.h"
 
 namespace sally::router {
 
+class Circuit;
 class Crossing;
 using CrossingPtr = std::shared_ptr<Crossing>;
 /// Where a worker hears that a crossing has mail for it: at most one notice per crossing and end
@@ -40,6 +43,9 @@ class Crossing final : public std::enable_shared_from_this<Crossing> {
 
   /// To the hosting end: ask the host.
   struct Order {
+    CircuitId circuit;
+    Share dialer;
+    std::string service;
     Bytes setup;
     Bytes route;
     std::uint32_t attempt = 0;
@@ -56,29 +62,34 @@ class Crossing final : public std::enable_shared_from_this<Crossing> {
     std::optional<Order> order;
     std::optional<Bytes> answer;  ///< sealed by the hosting end
     std::optional<Refusal> refusal;
-    std::vector<ChunkPtr> chunks;  ///< without a home
+    std::vector<ChunkPtr> chunks;            ///< let go by the sender's pool
+    wire::Class cls = wire::Class::kNormal;  ///< of the last one
     bool fin = false;
-    std::optional<std::uint64_t> credit;
-    std::vector<ChunkPtr> spares;  ///< as many as came from there: no pool runs dry
+    std::optional<std::uint64_t> forwarded;  ///< of what came from there
+    std::vector<ChunkPtr> spares;            ///< as many as came from there: no pool runs dry
     std::optional<std::uint64_t> ack;
     std::optional<wire::Reset> reset;
-
-    /// Empty again; the vector keeps its room.
-    void clear();
   };
+  using MailPtr = std::unique_ptr<Mail>;
 
-  Crossing(CircuitId id, ServiceId service, DeviceId dialer, CrossingInbox& dialing,
-           CrossingInbox& hosting)
-      : id_(id),
-        service_(std::move(service)),
-        dialer_(std::move(dialer)),
-        slots_{Slot{dialing}, Slot{hosting}} {}
+  /// What is never taken leaves the budget with it.
+  Crossing(CrossingInbox& dialing, CrossingInbox& hosting, ChunkBudget& budget)
+      : budget_(budget), slots_{Slot{dialing}, Slot{hosting}} {}
+  ~Crossing();
   Crossing(const Crossing&) = delete;
   Crossing& operator=(const Crossing&) = delete;
 
-  [[nodiscard]] const CircuitId& id() const { return id_; }
-  [[nodiscard]] const ServiceId& service() const { return service_; }
-  [[nodiscard]] const DeviceId& dialer() const { return dialer_; }
+  /// The half at `end`; null when it is over. That end's thread only.
+  [[nodiscard]] Circuit* half(End end) const { return halves_[index(end)]; }
+  void set_half(End end, Circuit* half) { halves_[index(end)] = half; }
+  /// How much the outlet at the other end should have passed on before it tells the inlet at
+  /// `end`; set by that inlet.
+  [[nodiscard]] std::uint32_t quantum(End end) const {
+    return quanta_[index(end)].load(std::memory_order_relaxed);
+  }
+  void set_quantum(End end, std::uint32_t bytes) {
+    quanta_[index(end)].store(bytes, std::memory_order_relaxed);
+  }
   /// Which end the owner of `inbox` is.
   [[nodiscard]] End end_of(const CrossingInbox& inbox) const {
     return &slots_[0].inbox == &inbox ? End::kDialing : End::kHosting;
@@ -89,18 +100,19 @@ class Crossing final : public std::enable_shared_from_this<Crossing> {
   /// Changes what waits for `to` by `change(Mail&)` and tells its worker, once until it takes it.
   template <typename F>
   void send(End to, F change) {
-    Slot& slot = slots_[static_cast<std::size_t>(to)];
+    Slot& slot = slots_[index(to)];
     bool first = false;
     {
       const std::lock_guard lock(slot.mutex);
-      change(slot.mail);
+      change(slot.open());
       first = !std::exchange(slot.told, true);
     }
     if (first) slot.inbox.send(shared_from_this());
   }
   /// A payload that the sender's inlet has let in; `pool` is the sender's. True when from now on it
   /// is held back: still_held must be asked until it says no.
-  [[nodiscard]] bool send_data(End to, ByteView payload, ChunkPtr* whole, ChunkPool& pool);
+  [[nodiscard]] bool send_data(End to, wire::Class cls, ByteView payload, ChunkPtr* whole,
+                               ChunkPool& pool);
   struct Held {
     std::size_t chunks = 0;  ///< at the last look
     int unchanged = 0;
@@ -108,20 +120,26 @@ class Crossing final : public std::enable_shared_from_this<Crossing> {
   /// To be asked before and after each poll of the sender's loop. Once nothing has come in between,
   /// the other worker is told, and it is no longer held.
   [[nodiscard]] bool still_held(End to, Held& held);
-  /// Swaps what waits for `at` with `mail`, which is empty.
-  void take(End at, Mail& mail);
+  /// What waits for `at`; null when nothing does.
+  [[nodiscard]] MailPtr take(End at);
 
  private:
   struct Slot {
     CrossingInbox& inbox;
     std::mutex mutex{};
-    Mail mail{};
+    MailPtr mail{};  // none while idle
     bool told = false;
     bool held = false;
+    Mail& open() {
+      if (mail == nullptr) mail = std::make_unique<Mail>();
+      return *mail;
+    }
   };
-  const CircuitId id_;
-  const ServiceId service_;
-  const DeviceId dialer_;
+  static constexpr std::size_t index(End end) { return static_cast<std::size_t>(end); }
+
+  ChunkBudget& budget_;
+  std::array<Circuit*, 2> halves_{};  // by End
+  std::array<std::atomic<std::uint32_t>, 2> quanta_{4096, 4096};
   std::atomic<bool> cut_{false};
   std::array<Slot, 2> slots_;  // by End
 };

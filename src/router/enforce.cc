@@ -27,7 +27,7 @@ void Worker::ask_missing_cards() {
 
 // Returns the circuits cut here; one that another worker cuts as well counts once.
 std::uint64_t Worker::enforce() {
-  const std::uint64_t cut = enforce_devices() + enforce_circuits() + enforce_hosted();
+  const std::uint64_t cut = enforce_devices() + enforce_circuits();
   const bool unbound = shared_.terminators.remove_if(index_, [this](const Candidate& t) {
     const Device* device = find(*t.lane);
     return device == nullptr || !may_bind(*device, t.service);
@@ -62,63 +62,38 @@ std::uint64_t Worker::enforce_devices() {
 }
 
 std::uint64_t Worker::enforce_circuits() {
-  const auto allowed = [this](const lane::Attachment& side, const std::string& service, bool dial) {
-    if (side.lane() == nullptr) return true;  // not attached yet, over already, or not here
-    const Device* device = find(*side.lane());
+  const auto allowed = [this](const HopSide* side, const std::string& service, bool dial) {
+    if (side == nullptr || side->lane() == nullptr) return true;  // not attached, over, or not here
+    const Device* device = find(*side->lane());
     return device == nullptr || (dial ? may_dial(*device, service) : may_bind(*device, service));
   };
   std::vector<Circuit*> denied;
   std::vector<Circuit*> without_host;
-  for (auto& [id, entry] : circuits_) {
-    Circuit& c = *entry.circuit;
-    const std::string& service = c.service().str();
-    const bool dialer_ok = entry.opening == nullptr ? allowed(c.dialing(), service, true)
-                                                    : may_dial(*entry.opening->dialer, service);
-    if (dialer_ok && allowed(c.hosting(), service, false)) continue;
-    (dialer_ok && entry.opening != nullptr ? without_host : denied).push_back(&c);
+  for (const auto& c : circuits_) {
+    const std::string& service = c->host()->service;
+    const bool dialer_ok = c->opening == nullptr ? allowed(c->dialing(), service, true)
+                                                 : may_dial(*c->opening->dialer, service);
+    if (dialer_ok && allowed(c->hosting(), service, false)) continue;
+    // A host that was asked may not any more: another one is tried.
+    (dialer_ok && !c->open() ? without_host : denied).push_back(c.get());
   }
   for (Circuit* circuit : without_host) {
-    // The dialer may, the host that was asked may not any more: another one is tried.
-    Entry& entry = circuits_.at(circuit->id());
-    end_attempt(*circuit, wire::ResetCode::kPolicy);
-    entry.opening->last.code = wire::SetupCode::kNoTerminator;
-    try_next(entry);
+    if (circuit->hosting_half()) {
+      circuit->hosting()->lane()->reset(*circuit->hosting(), wire::ResetCode::kPolicy);
+      refuse_hosted(*circuit, wire::SetupCode::kNoTerminator);
+    } else {
+      end_attempt(*circuit, wire::ResetCode::kPolicy);
+      circuit->opening->last.code = wire::SetupCode::kNoTerminator;
+      try_next(*circuit);
+    }
   }
   std::uint64_t cut = 0;
   for (Circuit* circuit : denied) {
     if (circuit->crossing() == nullptr || circuit->crossing()->first_cut()) {
-      event("router.circuit_cut", circuit->dialer().str(), circuit->service().str(),
-            "grant withdrawn");
+      event("router.circuit_cut", circuit->dialer(), circuit->host()->service, "grant withdrawn");
       ++cut;
     }
     end_circuit(*circuit, wire::ResetCode::kPolicy, {});
-  }
-  return cut;
-}
-
-std::uint64_t Worker::enforce_hosted() {
-  std::vector<Hosted*> denied;
-  for (auto& [crossing, hosted] : hosted_) {
-    const lane::Lane* lane = hosted.circuit->hosting().lane();
-    const Device* device = lane == nullptr ? nullptr : find(*lane);
-    if (device != nullptr && !may_bind(*device, hosted.circuit->service().str()))
-      denied.push_back(&hosted);
-  }
-  std::uint64_t cut = 0;
-  for (Hosted* hosted : denied) {
-    Circuit& circuit = *hosted->circuit;
-    circuit.hosting().lane()->reset(circuit.hosting(), wire::ResetCode::kPolicy);
-    if (!circuit.open()) {
-      refuse_hosted(*hosted, wire::SetupCode::kNoTerminator);  // the dialer tries another one
-      continue;
-    }
-    if (circuit.crossing()->first_cut()) {
-      event("router.circuit_cut", circuit.dialer().str(), circuit.service().str(),
-            "grant withdrawn");
-      ++cut;
-    }
-    circuit.end_beyond(wire::ResetCode::kPolicy);
-    retire_hosted(*hosted);
   }
   return cut;
 }

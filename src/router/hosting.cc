@@ -7,12 +7,26 @@
 
 namespace sally::router {
 
-Result<Worker::Sealed> Worker::seal_answer(Circuit& circuit, ByteView payload, std::uint32_t epoch,
-                                           std::uint32_t attempt, const Candidate& asked) {
-  const Device& host = *find(*circuit.hosting().lane());
+// Both where the dialer's lane is and where it is not.
+bool Worker::send_order(Circuit& circuit, Device& host, wire::SetupFrame frame,
+                        std::uint32_t epoch) {
+  Share share = host.share.more(Use::kAsked);
+  if (!share) return false;
+  HopSide& side = circuit.make_hosting();
+  if (!host.lane->attach(side)) return false;
+  circuit.asked = std::make_unique<Asked>(
+      Asked{.epoch = epoch, .attempt = frame.attempt, .share = std::move(share)});
+  host.lane->send_setup(side, frame);
+  return true;
+}
+
+Result<Worker::Sealed> Worker::seal_answer(Circuit& circuit, ByteView payload) {
+  const Device& host = *find(*circuit.hosting()->lane());
+  const Candidate& asked = *circuit.host();
   TRY_ASSIGN(const auto frame, wire::decode_setup_ok_frame(payload));
   TRY_ASSIGN(auto answer, wire::decode_host_answer(frame.answer));
-  if (answer.circuit != circuit.id() || answer.epoch != epoch || answer.attempt != attempt)
+  if (answer.circuit != circuit.id() || answer.epoch != circuit.asked->epoch ||
+      answer.attempt != circuit.asked->attempt)
     return fail(lane::Errc::kProtocol, "an answer to another set-up");
   const auto card = trust::verify_card(answer.card, trust_context());
   if (card && (*card)->id != host.id)
@@ -44,13 +58,15 @@ Result<Worker::Sealed> Worker::seal_answer(Circuit& circuit, ByteView payload, s
 
 void Worker::on_crossing(const CrossingPtr& crossing) {
   const auto end = crossing->end_of(*shared_.crossings[index_]);
-  crossing->take(end, mail_);
+  const auto mail = crossing->take(end);
+  if (mail == nullptr) return;
   if (end == Crossing::End::kDialing) {
-    on_dialing_mail(crossing, mail_);
+    on_dialing_mail(crossing, *mail);
   } else {
-    on_hosting_mail(crossing, mail_);
+    on_hosting_mail(crossing, *mail);
   }
-  mail_.clear();
+  // What nobody took any more comes home too, or it would count for ever.
+  for (ChunkPtr& chunk : mail->chunks) pool_.adopt(*chunk);
 }
 
 void Worker::on_crossing_held(const CrossingPtr& crossing, Crossing::End to) {
@@ -74,35 +90,28 @@ void Worker::look_at_held() {
 // In the order in which the other half may have sent them: its answer before what flows, its end
 // last.
 void Worker::on_dialing_mail(const CrossingPtr& crossing, Crossing::Mail& mail) {
-  const auto entry_of = [&]() -> Entry* {
-    const auto it = circuits_.find(crossing->id());
-    const bool ours = it != circuits_.end() && it->second.circuit->crossing() == crossing;
-    return ours ? &it->second : nullptr;  // none: over here, or this attempt is
-  };
-  Entry* entry = entry_of();
-  if (entry == nullptr) return;
-  if (mail.refusal && entry->opening != nullptr) {
-    wire::SetupErr& last = entry->opening->last;
+  Circuit* circuit = crossing->half(Crossing::End::kDialing);
+  if (circuit == nullptr) return;  // over here, or this attempt is
+  if (mail.refusal && circuit->opening != nullptr) {
+    wire::SetupErr& last = circuit->opening->last;
     last.code = mail.refusal->code;
     if (!mail.refusal->hop.empty()) {
       last.hop = std::move(mail.refusal->hop);
       last.text = std::move(mail.refusal->text);
     }
-    entry->circuit->ended_beyond();
-    end_attempt(*entry->circuit, wire::ResetCode::kClosed);
-    return try_next(*entry);
+    circuit->ended_beyond();
+    end_attempt(*circuit, wire::ResetCode::kClosed);
+    return try_next(*circuit);
   }
-  if (mail.answer && entry->opening != nullptr) {
-    open(*entry, *mail.answer);
-    entry = entry_of();
-    if (entry == nullptr) return;  // its dialer's lane is closing
+  if (mail.answer && circuit->opening != nullptr) {
+    open(*circuit, *mail.answer);
+    if (crossing->half(Crossing::End::kDialing) == nullptr) return;  // its dialer's lane is closing
   }
-  Circuit& circuit = *entry->circuit;
-  if (circuit.open()) circuit.deliver(mail);
+  if (circuit->open()) circuit->deliver(mail);
   if (!mail.reset) return;
-  circuit.ended_beyond();
-  end_side(circuit, circuit.dialing(), *mail.reset);
-  retire(circuit);
+  circuit->ended_beyond();
+  end_sides(*circuit, *mail.reset);
+  retire(*circuit);
 }
 
 void Worker::on_hosting_mail(const CrossingPtr& crossing, Crossing::Mail& mail) {
@@ -110,87 +119,75 @@ void Worker::on_hosting_mail(const CrossingPtr& crossing, Crossing::Mail& mail) 
     if (mail.reset) return;  // the dialer has gone before anybody was asked
     return ask_host_for(crossing, std::move(*mail.order));
   }
-  const auto it = hosted_.find(crossing.get());
-  if (it == hosted_.end()) return;
-  Circuit& circuit = *it->second.circuit;
-  if (circuit.open()) circuit.deliver(mail);
+  Circuit* circuit = crossing->half(Crossing::End::kHosting);
+  if (circuit == nullptr) return;
+  if (circuit->open()) circuit->deliver(mail);
   if (!mail.reset) return;
-  circuit.ended_beyond();
-  if (circuit.open()) {
-    end_side(circuit, circuit.hosting(), *mail.reset);
-  } else if (circuit.hosting().lane() != nullptr) {
+  circuit->ended_beyond();
+  if (circuit->open()) {
+    end_sides(*circuit, *mail.reset);
+  } else if (circuit->hosting()->lane() != nullptr) {
     // At once: no answer of the host may find the half gone.
-    circuit.hosting().lane()->reset(circuit.hosting(), mail.reset->code);
+    circuit->hosting()->lane()->reset(*circuit->hosting(), mail.reset->code);
   }
-  retire_hosted(it->second);
+  retire(*circuit);
 }
 
 void Worker::ask_host_for(const CrossingPtr& crossing, Crossing::Order order) {
   const auto refuse = [&](wire::SetupCode code) {
     crossing->send(Crossing::End::kDialing, [&](Crossing::Mail& m) { m.refusal = {.code = code}; });
   };
-  auto host = shared_.terminators.find(crossing->service().str(), order.terminator);
-  if (!host || !may_ask(*host)) return refuse(wire::SetupCode::kNoTerminator);
-  auto circuit =
-      std::make_unique<Circuit>(*this, crossing->id(), crossing->service(), crossing->dialer());
-  circuit->set_host(host->device);
+  auto host = shared_.terminators.find(order.service, order.terminator);
+  Device* device = host == nullptr ? nullptr : may_ask(*host);
+  if (device == nullptr) return refuse(wire::SetupCode::kNoTerminator);
+  auto circuit = std::make_unique<Circuit>(*this, order.circuit, std::move(order.dialer));
+  circuit->set_host(std::move(host));
   circuit->set_crossing(crossing, Crossing::End::kHosting);
-  HopSide& side = circuit->hosting();
-  lane::Lane& lane = *host->lane;
-  if (!lane.attach(side)) return refuse(wire::SetupCode::kBusy);
-  lane.send_setup(side, {.setup = std::exchange(order.setup, {}),
-                         .route = std::exchange(order.route, {}),
-                         .attempt = order.attempt});
-  hosted_.emplace(
-      crossing.get(),
-      Hosted{.circuit = std::move(circuit), .order = std::move(order), .host = std::move(*host)});
+  if (!send_order(*circuit, *device,
+                  {.setup = std::move(order.setup),
+                   .route = std::move(order.route),
+                   .attempt = order.attempt},
+                  order.epoch))
+    return refuse(wire::SetupCode::kBusy);
   shared_.hosted.fetch_add(1, std::memory_order_relaxed);
+  list(std::move(circuit));
 }
 
-Status Worker::on_hosted_answer(Hosted& hosted, ByteView payload) {
-  Circuit& circuit = *hosted.circuit;
-  TRY_ASSIGN(auto sealed,
-             seal_answer(circuit, payload, hosted.order.epoch, hosted.order.attempt, hosted.host));
+Status Worker::on_hosted_answer(Circuit& circuit, ByteView payload) {
+  TRY_ASSIGN(auto sealed, seal_answer(circuit, payload));
   if (sealed.code != wire::SetupCode::kNone) {
-    circuit.hosting().lane()->reset(circuit.hosting(), wire::ResetCode::kClosed);
-    refuse_hosted(hosted, sealed.code);
+    circuit.hosting()->lane()->reset(*circuit.hosting(), wire::ResetCode::kClosed);
+    refuse_hosted(circuit, sealed.code);
     return {};
   }
   circuit.crossing()->send(Crossing::End::kDialing,
                            [&](Crossing::Mail& m) { m.answer = std::move(sealed.answer); });
+  circuit.asked.reset();
   circuit.opened();
   return {};
 }
 
-void Worker::on_hosted_refused(Hosted& hosted, const wire::SetupErr& err) {
-  hosted.host.load->failed();
-  hosted.circuit->crossing()->send(Crossing::End::kDialing, [&](Crossing::Mail& m) {
-    m.refusal = {.code = err.code, .hop = hosted.circuit->host().str(), .text = err.text};
+void Worker::on_hosted_refused(Circuit& circuit, const wire::SetupErr& err) {
+  circuit.host()->load->failed();
+  circuit.crossing()->send(Crossing::End::kDialing, [&](Crossing::Mail& m) {
+    m.refusal = {.code = err.code, .hop = circuit.host()->device.str(), .text = err.text};
   });
-  hosted.circuit->ended_beyond();
-  retire_hosted(hosted);
+  circuit.ended_beyond();
+  retire(circuit);
 }
 
-void Worker::refuse_hosted(Hosted& hosted, wire::SetupCode code) {
-  hosted.circuit->crossing()->send(Crossing::End::kDialing,
-                                   [&](Crossing::Mail& m) { m.refusal = {.code = code}; });
-  hosted.circuit->ended_beyond();
-  retire_hosted(hosted);
+void Worker::refuse_hosted(Circuit& circuit, wire::SetupCode code) {
+  circuit.crossing()->send(Crossing::End::kDialing,
+                           [&](Crossing::Mail& m) { m.refusal = {.code = code}; });
+  circuit.ended_beyond();
+  retire(circuit);
 }
 
-void Worker::on_hosted_over(Hosted& hosted, const wire::Reset& reset) {
+void Worker::on_hosted_over(Circuit& circuit, const wire::Reset& reset) {
   // The host's lane broke before it answered: another host may do.
-  if (!hosted.circuit->open()) return refuse_hosted(hosted, wire::SetupCode::kNoTerminator);
-  hosted.circuit->end_beyond(reset.code, reset.text);
-  retire_hosted(hosted);
-}
-
-void Worker::retire_hosted(Hosted& hosted) {
-  hosted.circuit->end_beyond(wire::ResetCode::kClosed);  // unless it knows already
-  const Crossing* key = hosted.circuit->crossing().get();
-  bury(std::move(hosted.circuit));
-  hosted_.erase(key);
-  shared_.hosted.fetch_sub(1, std::memory_order_relaxed);
+  if (!circuit.open()) return refuse_hosted(circuit, wire::SetupCode::kNoTerminator);
+  circuit.end_beyond(reset.code, reset.text);
+  retire(circuit);
 }
 
 }  // namespace sally::router

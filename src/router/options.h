@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "crypto/certificate.h"
 #include "crypto/key.h"
+#include "router/accounts.h"
 #include "trust/trust.h"
 
 namespace sally::router {
@@ -25,11 +26,14 @@ struct RouterOptions {
   crypto::SignerPtr key;
   trust::Anchors anchors;
   std::int64_t grace_ms = 24LL * 3600 * 1000;  ///< offline grace (docs/wire-protocol.md)
+  /// For stream data that waits here. At three quarters windows stop growing, beyond it the largest
+  /// stalled circuits are reset.
+  std::size_t memory_bytes = std::size_t{1} << 30U;
   std::size_t max_circuits = 100'000;
-  std::size_t max_half_open_per_lane = 64;
-  double dials_per_s = 50;  ///< of one connection; beyond it and its burst: busy
-  double dial_burst = 200;
-  double binds_per_s = 50;  ///< the same; the burst is all a connection may bind
+  std::size_t max_openings = 4'096;  ///< circuits between SETUP and the answer
+  AccountLimits per_device;
+  /// Of a service only the rate of dials counts.
+  AccountLimits per_service{.dials_per_s = 1'000, .dial_burst = 4'000};
   /// 1: everything on the caller's loop. More (at most kMaxWorkers): the first one there, each
   /// other one on a thread of its own. The loop's clock and the Random are then used by all.
   unsigned workers = 1;

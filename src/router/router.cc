@@ -35,6 +35,10 @@ std::string_view error_name(Errc e) {
       return "router.config";
     case Errc::kThread:
       return "router.thread";
+    case Errc::kTooManyLanes:
+      return "router.too_many_lanes";
+    case Errc::kTooFast:
+      return "router.too_fast";
   }
   return "router.unknown";
 }
@@ -51,7 +55,8 @@ Router::Router(loop::Loop& loop, Random& random, RouterOptions options)
       report_timer_(loop.timers(), [this] { control_->send({shared_.terminators.report()}); }),
       usage_(process_epoch(shared_, random)),
       usage_period_ms_(kUsagePeriodMs),
-      usage_timer_(loop.timers(), [this] { collect_usage(); }) {
+      usage_timer_(loop.timers(), [this] { collect_usage(); }),
+      shed_timer_(loop.timers(), [this] { shed(); }) {
   SALLY_CHECK(options_.workers >= 1 && options_.workers <= kMaxWorkers);
   make_seats();
 }
@@ -165,6 +170,22 @@ void Router::at_desk(unsigned worker, Call call) {
     call();
   } else {
     desk_.send(std::move(call));
+  }
+}
+
+void Router::memory_exhausted(unsigned worker) {
+  std::size_t none = 0;  // one round at a time, however many ask
+  if (!sheds_waiting_.compare_exchange_strong(none, seats_.size())) return;
+  // In a turn of its own: a worker asks in the middle of a circuit.
+  at_desk(worker, [this] { shed_timer_.arm(0); });
+}
+
+void Router::shed() {
+  for (unsigned i = 0; i < seats_.size(); ++i) {
+    on_worker(i, [this, w = seats_[i].worker.get()] {
+      w->shed();
+      --sheds_waiting_;
+    });
   }
 }
 

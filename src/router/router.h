@@ -39,6 +39,8 @@ class Router final : public ControlHandler, public Desk {
   /// Of those, or just over: what other workers keep for their hosts.
   [[nodiscard]] std::size_t hosted() const { return shared_.hosted.load(); }
   [[nodiscard]] std::size_t lanes() const { return shared_.lanes.load(); }
+  /// Bytes of stream data that waits, to a few chunks.
+  [[nodiscard]] std::size_t memory_used() const { return shared_.budget.used(); }
   /// In use on all lanes of devices, those that drain included. Waits for every worker: for tests.
   [[nodiscard]] std::size_t labels();
   /// Runs `fn` on the worker's thread, here and now for the first one: for tests.
@@ -57,6 +59,7 @@ class Router final : public ControlHandler, public Desk {
   void ask_card(unsigned worker, std::string id) override;
   void report_terminators(unsigned worker) override;
   void event(unsigned worker, wire::Event event) override;
+  void memory_exhausted(unsigned worker) override;
 
  private:
   using Call = std::move_only_function<void()>;
@@ -80,6 +83,7 @@ class Router final : public ControlHandler, public Desk {
   Status start_threads();
   /// At the desk's own thread, from a worker's.
   void at_desk(unsigned worker, Call call);
+  void shed();
   // control.cc
   void on_state(const wire::StateUpdate& update);
   void on_card_reply(wire::CardReply&& reply);
@@ -112,6 +116,7 @@ class Router final : public ControlHandler, public Desk {
   std::vector<wire::Event> events_;
   std::uint64_t events_lost_ = 0;
   std::atomic<bool> report_asked_{false};
+  std::atomic<std::size_t> sheds_waiting_{0};  // workers that have not shed yet
   std::uint64_t flows_cut_ = 0;
   std::uint64_t next_request_ = 1;
   loop::Timer events_timer_;
@@ -122,6 +127,7 @@ class Router final : public ControlHandler, public Desk {
   std::uint64_t usage_period_ms_;
   loop::Timer usage_timer_;
   bool ending_ = false;
+  loop::Timer shed_timer_;
 };
 
 }  // namespace sally::router

@@ -22,13 +22,15 @@ std::optional<std::string> Terminators::put(wire::Terminator record, unsigned wo
   if (known != by_service_.end()) {
     for (Entry& e : known->second) {
       if (e.record.device != record.device || e.record.instance != record.instance) continue;
-      if (const auto old = of_lane_.find(e.at.lane); --old->second == 0) of_lane_.erase(old);
+      if (const auto old = of_lane_.find(e.at->lane); --old->second == 0) of_lane_.erase(old);
       ++of_lane_[&lane];
-      e.at.worker = worker;
-      e.at.lane = &lane;
-      record.id = e.at.id;  // circuits opened before count on it
+      Candidate at = *e.at;  // with its id and load: circuits opened before count on them
+      at.worker = worker;
+      at.lane = &lane;
+      e.at = std::make_shared<const Candidate>(std::move(at));
+      record.id = e.at->id;
       e.record = std::move(record);
-      return e.at.id;
+      return e.at->id;
     }
   }
   if (const auto own = of_device_.find(record.device);
@@ -45,8 +47,9 @@ std::optional<std::string> Terminators::put(wire::Terminator record, unsigned wo
                .lane = &lane,
                .load = std::make_shared<TerminatorLoad>()};
   auto& entries = by_service_[at.service];
-  entries.push_back({.record = std::move(record), .at = std::move(at)});
-  return entries.back().at.id;
+  entries.push_back(
+      {.record = std::move(record), .at = std::make_shared<const Candidate>(std::move(at))});
+  return entries.back().at->id;
 }
 
 bool Terminators::remove(const std::string& service, const wire::InstanceId& instance,
@@ -55,7 +58,7 @@ bool Terminators::remove(const std::string& service, const wire::InstanceId& ins
   const auto known = by_service_.find(service);
   if (known == by_service_.end()) return false;
   const bool any = erase_from(known->second, [&](const Entry& e) {
-    return e.at.lane == &lane && e.record.instance == instance;
+    return e.at->lane == &lane && e.record.instance == instance;
   });
   if (known->second.empty()) by_service_.erase(known);
   return any;
@@ -64,13 +67,13 @@ bool Terminators::remove(const std::string& service, const wire::InstanceId& ins
 bool Terminators::remove_lane(const lane::Lane& lane) {
   const std::lock_guard lock(mutex_);
   if (!of_lane_.contains(&lane)) return false;
-  return erase_if([&](const Entry& e) { return e.at.lane == &lane; });
+  return erase_if([&](const Entry& e) { return e.at->lane == &lane; });
 }
 
-std::vector<Candidate> Terminators::choose(const std::string& service, Random& random) const {
+std::vector<CandidatePtr> Terminators::choose(const std::string& service, Random& random) const {
   struct Ranked {
     std::tuple<std::uint32_t, std::uint64_t, std::uint64_t> rank;
-    Candidate candidate;
+    CandidatePtr candidate;
   };
   std::vector<Ranked> found;
   {
@@ -78,24 +81,23 @@ std::vector<Candidate> Terminators::choose(const std::string& service, Random& r
     const auto known = by_service_.find(service);
     if (known == by_service_.end()) return {};
     for (const Entry& e : known->second)
-      found.push_back({{e.record.precedence, e.record.cost + e.at.load->cost(), 0}, e.at});
+      found.push_back({{e.record.precedence, e.record.cost + e.at->load->cost(), 0}, e.at});
   }
   for (auto& f : found) std::get<2>(f.rank) = random.u64();
   std::ranges::sort(found, {}, &Ranked::rank);
-  std::vector<Candidate> out;
+  std::vector<CandidatePtr> out;
   out.reserve(found.size());
   for (auto& f : found) out.push_back(std::move(f.candidate));
   return out;
 }
 
-std::optional<Candidate> Terminators::find(const std::string& service,
-                                           const std::string& id) const {
+CandidatePtr Terminators::find(const std::string& service, const std::string& id) const {
   const std::lock_guard lock(mutex_);
   const auto known = by_service_.find(service);
-  if (known == by_service_.end()) return std::nullopt;
+  if (known == by_service_.end()) return nullptr;
   const auto it =
-      std::ranges::find_if(known->second, [&](const Entry& e) { return e.at.id == id; });
-  return it == known->second.end() ? std::nullopt : std::optional(it->at);
+      std::ranges::find_if(known->second, [&](const Entry& e) { return e.at->id == id; });
+  return it == known->second.end() ? nullptr : it->at;
 }
 
 wire::Terminators Terminators::report() const {

@@ -42,7 +42,8 @@ class TerminatorLoad {
   std::atomic<std::uint32_t> failures_{0};  // in a row
 };
 
-/// One place where a service is hosted, as a dial sees it: a copy.
+/// One place where a service is hosted, as a dial sees it. Immutable; a binding that changes is
+/// another one.
 struct Candidate {
   std::string id;
   std::string service;
@@ -52,6 +53,7 @@ struct Candidate {
   lane::Lane* lane = nullptr;  ///< that worker's thread only, and only until it removes the lane
   std::shared_ptr<TerminatorLoad> load;
 };
+using CandidatePtr = std::shared_ptr<const Candidate>;
 
 /// Soft state: who hosts what at this router, on which worker.
 /// Owner: the router. Thread: any; one lock, held while the terminators of one service are ranked,
@@ -74,13 +76,12 @@ class Terminators {
   template <typename F>
   bool remove_if(unsigned worker, F f) {
     const std::lock_guard lock(mutex_);
-    return erase_if([&](const Entry& e) { return e.at.worker == worker && f(e.at); });
+    return erase_if([&](const Entry& e) { return e.at->worker == worker && f(*e.at); });
   }
   /// Candidates for a dial, best first: precedence, then cost with failures and live circuits, then
   /// by chance.
-  [[nodiscard]] std::vector<Candidate> choose(const std::string& service, Random& random) const;
-  [[nodiscard]] std::optional<Candidate> find(const std::string& service,
-                                              const std::string& id) const;
+  [[nodiscard]] std::vector<CandidatePtr> choose(const std::string& service, Random& random) const;
+  [[nodiscard]] CandidatePtr find(const std::string& service, const std::string& id) const;
   /// As many as one report may carry; the rest is not listed at the controller, and dialed all the
   /// same.
   [[nodiscard]] wire::Terminators report() const;
@@ -89,7 +90,7 @@ class Terminators {
  private:
   struct Entry {
     wire::Terminator record;  ///< what the directory says of it, bind proof included
-    Candidate at;
+    CandidatePtr at;
   };
   template <typename F>
   bool erase_if(F f) {
@@ -104,7 +105,7 @@ class Terminators {
   bool erase_from(std::vector<Entry>& entries, F f) {
     const auto n = std::erase_if(entries, [&](const Entry& e) {
       if (!f(e)) return false;
-      forget(e.at.lane, e.record.device);
+      forget(e.at->lane, e.record.device);
       return true;
     });
     return n != 0;

@@ -49,10 +49,10 @@ TEST_F(TerminatorsTest, PrecedenceThenCostAndLoad) {
   all.find("s", "x")->load->opened();
   auto ranked = all.choose("s", random);
   ASSERT_EQ(ranked.size(), 3U);
-  EXPECT_EQ(ranked[0].id, "y");
-  EXPECT_EQ(ranked[2].id, "backup");
-  ranked[0].load->failed();  // shared by every copy
-  EXPECT_EQ(all.choose("s", random)[0].id, "x");
+  EXPECT_EQ(ranked[0]->id, "y");
+  EXPECT_EQ(ranked[2]->id, "backup");
+  ranked[0]->load->failed();  // shared by every copy
+  EXPECT_EQ(all.choose("s", random)[0]->id, "x");
 }
 
 TEST_F(TerminatorsTest, ADeviceHasACapOnAllItsLanes) {

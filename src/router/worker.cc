@@ -23,14 +23,14 @@ Worker::Worker(loop::Loop& loop, Random& random, Shared& shared, unsigned index)
       random_(random),
       shared_(shared),
       index_(index),
-      upkeep_timer_(loop.timers(), [this] { on_upkeep(); }) {}
+      upkeep_timer_(loop.timers(), [this] { on_upkeep(); }),
+      mark_timer_(loop.timers(), [this] { mark_stalled(); }) {}
 
 Worker::~Worker() {
   *alive_ = false;
   acceptor_.reset();
   // Circuits stand on lanes: they go first, quietly, then the lanes.
   circuits_.clear();
-  hosted_.clear();
   retired_.clear();
   lanes_.clear();
 }
@@ -109,8 +109,9 @@ void Worker::accept(std::unique_ptr<tls::Stream> stream) {
               {{"device", stream->peer()->id()}, {"why", s.error().text()}});
     return;
   }
-  auto device = std::make_unique<Device>(options());
+  auto device = std::make_unique<Device>();
   device->id = stream->peer()->id();
+  device->share = shared_.devices.open(device->id, Use::kLane);
   lane::LaneOptions how;
   how.hello.network = options().network;
   how.hello.epoch = shared_.process_epoch;
@@ -119,11 +120,14 @@ void Worker::accept(std::unique_ptr<tls::Stream> stream) {
   how.counters = &counters_.lanes;
   device->lane =
       std::make_unique<lane::Lane>(loop_, pool_, std::move(stream), *this, std::move(how));
-  lanes_.emplace(device->lane.get(), std::move(device));
+  lane::Lane& lane = *device->lane;
+  const bool too_many = !device->share;
+  lanes_.emplace(&lane, std::move(device));
   shared_.lanes.fetch_add(1, std::memory_order_relaxed);
+  if (too_many) lane.close(Error(Errc::kTooManyLanes, "of this device"));
 }
 
-Worker::Device* Worker::find(const lane::Lane& lane) const {
+Device* Worker::find(const lane::Lane& lane) const {
   const auto it = lanes_.find(&lane);
   return it == lanes_.end() ? nullptr : it->second.get();
 }
@@ -219,7 +223,10 @@ void Worker::on_lane_control(lane::Lane& lane, wire::Control&& message) {
   if (const auto* bind = std::get_if<wire::Bind>(&message.member)) return on_bind(device, *bind);
   if (const auto* unbind = std::get_if<wire::Unbind>(&message.member)) {
     if (shared_.terminators.remove(unbind->service, unbind->instance, lane))
-      shared_.desk.report_terminators(index_);
+      return shared_.desk.report_terminators(index_);
+    // An end of what is not there happens after a race, not in a flood.
+    if (!device.share.account().may_bind_now(loop_.clock().mono_us()))
+      lane.close(Error(Errc::kTooFast, "ends of bindings that are not there"));
     return;
   }
   lane.close(Error(lane::Errc::kProtocol, "a message that a device does not send"));
@@ -238,7 +245,8 @@ void Worker::on_bind(Device& device, const wire::Bind& bind) {
     reply(code);
   };
   // Before anything that costs, and before the event: a proof is a signature to verify.
-  if (!device.binds.take(loop_.clock().mono_us())) return reply(wire::SetupCode::kBusy);
+  if (!device.share.account().may_bind_now(loop_.clock().mono_us()))
+    return reply(wire::SetupCode::kBusy);
   const wire::BindProof expected{.network = options().network,
                                  .service = bind.service,
                                  .instance = bind.instance,
@@ -282,9 +290,9 @@ void Worker::on_lane_down(lane::Lane& lane, const Error& why) {
   if (shared_.terminators.remove_lane(lane)) shared_.desk.report_terminators(index_);
   // Set-ups of this dialer that no host has answered: nobody waits any more.
   std::vector<Circuit*> orphans;
-  for (auto& [id, entry] : circuits_) {
-    if (entry.opening != nullptr && entry.opening->dialer == device.get())
-      orphans.push_back(entry.circuit.get());
+  for (const auto& circuit : circuits_) {
+    if (circuit->opening != nullptr && circuit->opening->dialer == device.get())
+      orphans.push_back(circuit.get());
   }
   for (Circuit* circuit : orphans) {
     end_attempt(*circuit, wire::ResetCode::kLaneLost);
@@ -296,22 +304,16 @@ Worker::Figures Worker::figures() {
   Figures f{.accepted = acceptor_->counters(),
             .handshakes = acceptor_->handshakes_in_flight(),
             .lanes = lanes_.size(),
-            .hosted = hosted_.size(),
             .chunks_used = pool_.in_use(),
             .chunks_idle = pool_.idle()};
-  const auto look = [&f](Circuit& circuit) {
+  for (const auto& circuit : circuits_) {
+    (circuit->hosting_half() ? f.hosted : circuit->opening != nullptr ? f.opening : f.open) += 1;
     std::uint64_t queued = 0;
-    for (HopSide* side : {&circuit.dialing(), &circuit.hosting()})
-      queued += side->outlet().queued();
-    if (queued == 0) return;
-    ++f.waiting;
+    for (HopSide* side : {circuit->dialing(), circuit->hosting()})
+      if (side != nullptr) queued += side->outlet().queued();
+    f.waiting += queued != 0 ? 1 : 0;
     f.queued_bytes += queued;
-  };
-  for (auto& [id, entry] : circuits_) {
-    (entry.opening == nullptr ? f.open : f.opening) += 1;
-    look(*entry.circuit);
   }
-  for (auto& [crossing, half] : hosted_) look(*half.circuit);
   return f;
 }
 
@@ -341,6 +343,7 @@ void Worker::on_upkeep() {
       ask_card(*device);
   }
   if (dropped) enforce();
+  rest();
   upkeep_timer_.arm(kUpkeepMs);
 }
 

@@ -13,7 +13,6 @@
 
 #include "base/chunk.h"
 #include "base/random.h"
-#include "base/token_bucket.h"
 #include "lane/lane.h"
 #include "replica/cards.h"
 #include "replica/replica.h"
@@ -21,7 +20,9 @@
 #include "router/circuit_registry.h"
 #include "router/counters.h"
 #include "router/crossing.h"
+#include "router/device.h"
 #include "router/errors.h"
+#include "router/opening.h"
 #include "router/options.h"
 #include "router/terminators.h"
 #include "router/usage.h"
@@ -41,22 +42,31 @@ class Desk {
   virtual void report_terminators(unsigned worker) = 0;
   /// For the controller's audit; dropped when too many wait.
   virtual void event(unsigned worker, wire::Event event) = 0;
+  /// The memory for what waits is used up: Worker::shed on all of them.
+  virtual void memory_exhausted(unsigned worker) = 0;
 };
 
 /// What the workers of a router share. Owner: the router. Thread: any. See its parts.
 struct Shared {
   Shared(RouterOptions o, const Clock& clock, Desk& d)
       : options(std::move(o)),
+        budget(options.memory_bytes),
         circuits(options.max_circuits),
+        devices(options.per_device),
+        services(options.per_service),
         gate(std::make_shared<tls::AcceptGate>(tls::AcceptLimits{}, clock)),
         desk(d) {}
   const RouterOptions options;
   wire::ProcessEpoch process_epoch{};
+  ChunkBudget budget;
   CircuitRegistry circuits;
+  Accounts devices;
+  Accounts services;
   Terminators terminators;
   replica::CardCache cards;
   std::shared_ptr<tls::AcceptGate> gate;
   std::atomic<std::size_t> lanes{0};
+  std::atomic<std::size_t> openings{0};   ///< circuits between SETUP and the answer
   std::atomic<std::size_t> hosted{0};     ///< hosting halves of circuits between workers
   std::vector<CrossingInbox*> crossings;  ///< by worker; complete before the first one runs
   Desk& desk;
@@ -98,6 +108,9 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
   [[nodiscard]] Figures figures();
   /// What was carried since the last call.
   [[nodiscard]] std::vector<wire::UsageEntry> take_usage();
+  /// Resets circuits whose data does not move, largest first, until this worker's share of what is
+  /// over the budget is free.
+  void shed();
   /// From another worker; see Crossing.
   void on_crossing(const CrossingPtr& crossing);
 
@@ -112,49 +125,12 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
   void on_circuit_refused(Circuit& circuit, const wire::SetupErr& err) override;
   void on_circuit_over(Circuit& circuit, const wire::Reset& reset) override;
   void on_crossing_held(const CrossingPtr& crossing, Crossing::End to) override;
+  [[nodiscard]] fabric::WindowConditions window_conditions(
+      const lane::Lane& upstream) const override;
+  void on_memory_scarce() override;
+  [[nodiscard]] const ChunkBudget& budget() const override { return shared_.budget; }
 
  private:
-  /// A device's connection.
-  struct Device {
-    explicit Device(const RouterOptions& o)
-        : dials(o.dials_per_s, o.dial_burst),
-          binds(o.binds_per_s, static_cast<double>(Terminators::kMaxPerDevice)) {}
-    std::unique_ptr<lane::Lane> lane;
-    std::string id;
-    std::optional<trust::VerifiedCard> card;  ///< none yet, or dropped as stale
-    Bytes card_envelope;
-    std::int64_t stale_since_ms = 0;  ///< the card's attributes are older than the state says
-    wire::Hash services_hash{};       ///< of what was pushed last
-    bool services_sent = false;
-    std::size_t half_open = 0;
-    TokenBucket dials;
-    TokenBucket binds;
-  };
-  /// From SETUP to SETUP_OK, at the dialer's worker.
-  struct Opening {
-    Bytes setup_bytes;
-    wire::Setup setup;
-    Device* dialer = nullptr;
-    std::uint32_t label = 0;  ///< the dialer's return label
-    std::uint32_t attempt = 0;
-    std::vector<Candidate> candidates;  ///< best last
-    Candidate host;                     ///< of the current attempt
-    wire::SetupErr last;                ///< what the dialer hears when no candidate is left
-    std::unique_ptr<loop::Timer> timer;
-    std::int64_t started_us = 0;
-  };
-  struct Entry {
-    std::unique_ptr<Circuit> circuit;
-    std::unique_ptr<Opening> opening;      ///< null once open
-    std::shared_ptr<TerminatorLoad> load;  ///< once open
-  };
-  /// The hosting half of a circuit whose dialer is another worker's.
-  struct Hosted {
-    std::unique_ptr<Circuit> circuit;
-    Crossing::Order order;
-    Candidate host;
-  };
-
   [[nodiscard]] const RouterOptions& options() const { return shared_.options; }
   [[nodiscard]] const replica::State& state() const { return *state_; }
   [[nodiscard]] std::int64_t now_ms() const { return loop_.clock().unix_ms(); }
@@ -177,54 +153,55 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
   std::uint64_t enforce();
   std::uint64_t enforce_devices();
   std::uint64_t enforce_circuits();
-  std::uint64_t enforce_hosted();
   // dialing.cc: set-ups and circuits, from the dialer's side
   [[nodiscard]] std::optional<wire::SetupCode> begin(Device& device, std::uint32_t label,
                                                      ByteView payload, wire::SetupErr& err);
-  void try_next(Entry& entry);
-  [[nodiscard]] bool may_ask(const Candidate& host) const;
+  void try_next(Circuit& circuit);
+  /// The host's connection, when it is here and up and its device may still bind.
+  [[nodiscard]] Device* may_ask(const Candidate& host) const;
   /// False: the next one.
-  [[nodiscard]] bool ask_host_here(Entry& entry, Bytes route, std::uint32_t attempt);
-  void ask_host_beyond(Entry& entry, Bytes route, std::uint32_t attempt);
-  void open(Entry& entry, ByteView sealed_answer);
-  void give_up(Entry& entry);
+  [[nodiscard]] bool ask_host_here(Circuit& circuit, Bytes route, std::uint32_t attempt);
+  void ask_host_beyond(Circuit& circuit, Bytes route, std::uint32_t attempt);
+  void open(Circuit& circuit, ByteView sealed_answer);
+  void give_up(Circuit& circuit);
   /// The asked host's side, wherever it is, ends; the circuit may try another one.
   static void end_attempt(Circuit& circuit, wire::ResetCode code);
+  void end_sides(Circuit& circuit, const wire::Reset& reset);
   void end_circuit(Circuit& circuit, wire::ResetCode code, const std::string& text);
+  void list(std::unique_ptr<Circuit> circuit);
   void retire(Circuit& circuit);
-  void bury(std::unique_ptr<Circuit> circuit);
   // hosting.cc: the host's side, and circuits between workers
   struct Sealed {
     wire::SetupCode code = wire::SetupCode::kNone;  ///< kNone: `answer` is good
     Bytes answer;
   };
   /// An error is the host's fault.
-  Result<Sealed> seal_answer(Circuit& circuit, ByteView payload, std::uint32_t epoch,
-                             std::uint32_t attempt, const Candidate& asked);
+  Result<Sealed> seal_answer(Circuit& circuit, ByteView payload);
+  [[nodiscard]] static bool send_order(Circuit& circuit, Device& host, wire::SetupFrame frame,
+                                       std::uint32_t epoch);
   void on_dialing_mail(const CrossingPtr& crossing, Crossing::Mail& mail);
   void on_hosting_mail(const CrossingPtr& crossing, Crossing::Mail& mail);
   void ask_host_for(const CrossingPtr& crossing, Crossing::Order order);
-  Status on_hosted_answer(Hosted& hosted, ByteView payload);
-  void on_hosted_refused(Hosted& hosted, const wire::SetupErr& err);
-  void refuse_hosted(Hosted& hosted, wire::SetupCode code);
-  void on_hosted_over(Hosted& hosted, const wire::Reset& reset);
-  void end_side(Circuit& circuit, HopSide& side, const wire::Reset& reset);
-  void retire_hosted(Hosted& hosted);
+  Status on_hosted_answer(Circuit& circuit, ByteView payload);
+  void on_hosted_refused(Circuit& circuit, const wire::SetupErr& err);
+  void refuse_hosted(Circuit& circuit, wire::SetupCode code);
+  void on_hosted_over(Circuit& circuit, const wire::Reset& reset);
   void look_at_held();
+  // memory.cc
+  void mark_stalled();
+  void rest();
 
   loop::Loop& loop_;
   Random& random_;
   Shared& shared_;
   const unsigned index_;
-  ChunkPool pool_;
+  ChunkPool pool_{256, &shared_.budget};
   replica::StatePtr state_;
   Counters counters_;
   UsageTable usage_;
   std::unique_ptr<tls::Acceptor> acceptor_;
   std::map<const lane::Lane*, std::unique_ptr<Device>> lanes_;
-  std::unordered_map<CircuitId, Entry> circuits_;
-  std::unordered_map<const Crossing*, Hosted> hosted_;
-  Crossing::Mail mail_;  // taken from a slot, reused
+  std::vector<std::unique_ptr<Circuit>> circuits_;  // those that stand for another worker's too
   struct Held {
     CrossingPtr crossing;
     Crossing::End to;
@@ -235,6 +212,8 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
   std::vector<Circuit*> path_down_;                // of those: told in one batch per lane
   bool cleanup_scheduled_ = false;
   loop::Timer upkeep_timer_;
+  loop::Timer mark_timer_;     // while memory is scarce
+  std::size_t kept_free_ = 0;  // free memory after it was given back to the system
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

@@ -304,6 +304,17 @@ int sally_stream_watch(sally_stream* stream, void (*ready)(void* user, sally_str
   });
 }
 
+int sally_stream_set_class(sally_stream* stream, int traffic_class) {
+  if (stream == nullptr) return bad_argument("no stream");
+  if (traffic_class < SALLY_CLASS_INTERACTIVE || traffic_class > SALLY_CLASS_BULK)
+    return bad_argument(
+        "a class is SALLY_CLASS_INTERACTIVE, SALLY_CLASS_NORMAL or SALLY_CLASS_BULK");
+  return guarded([&] {
+    stream->stream->set_class(static_cast<wire::Class>(traffic_class));
+    return static_cast<int>(SALLY_OK);
+  });
+}
+
 int sally_shutdown_write(sally_stream* stream) {
   if (stream == nullptr) return bad_argument("no stream");
   return guarded([&] {

@@ -280,7 +280,11 @@ Status Circuit::on_ack(std::uint64_t offset) {
 
 void Circuit::send_due(bool flush) {
   if (lane() == nullptr || remote_label() == 0) return;
-  const auto due = end_.take_due(flush);
+  const auto due = end_.take_due(flush, [this] {
+    return fabric::WindowConditions{.now_us = loop_.clock().mono_us(),
+                                    .rtt_us = lane()->round_trip_us(),
+                                    .first = fabric::kFirstEndWindow};
+  });
   if (due.credit) lane()->send_credit(*this, *due.credit);
   if (due.ack) lane()->send_ack(*this, *due.ack);
 }

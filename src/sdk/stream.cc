@@ -142,6 +142,15 @@ Status BlockingStream::write(ByteView data) {
   return {};
 }
 
+void BlockingStream::set_class(wire::Class traffic_class) {
+  const std::lock_guard lock(mutex_);
+  on_loop(
+      [traffic_class](BlockingStream& s) {
+        if (s.circuit_ != nullptr) s.circuit_->set_traffic_class(traffic_class);
+      },
+      true);
+}
+
 void BlockingStream::shutdown_write() {
   const std::lock_guard lock(mutex_);
   out_ended_ = true;

@@ -40,6 +40,7 @@ class BlockingStream final : public CircuitUser,
   Result<std::size_t> try_write(ByteView data);
   /// `ready` runs on the loop; null ends it.
   void watch(std::function<void()> ready);
+  void set_class(wire::Class traffic_class);
   void shutdown_write();
   /// The handle is given back; what was written is delivered.
   void close();

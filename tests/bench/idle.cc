@@ -221,7 +221,7 @@ void run_circuits(const Options& o) {
   const double own_before = rss_kb(::getpid());
   const std::size_t first = opened();
   open(first + count);
-  turn(loop, 3'000);
+  turn(loop, 12'000);  // until the router has looked after its memory
   const auto n = static_cast<double>(count);
   Json json;
   json.add("router_bytes", (rss_kb(router) - router_before) * 1024 / n)

@@ -21,6 +21,8 @@ import harness
 BIN = harness.BIN
 MAX_FOREIGN = 0.15  # of all cores; beyond it a run is dropped while enough are left
 KEEP = 3
+# The generator is one device where the world would have thousands.
+ROUTER_OPTIONS = "--device-lanes 100000 --device-dials 100000 --service-dials 100000"
 SOURCES = 64  # addresses of the generator: the router limits connections per source
 
 HAPROXY = """
@@ -155,13 +157,13 @@ class Rig:
 
     def network(self):
         if self.net is None:
-            self.net = harness.Net(listen="0.0.0.0")
+            self.net = harness.Net(listen="0.0.0.0", router_options=ROUTER_OPTIONS)
         return self.net
 
     @contextlib.contextmanager
     def fresh_network(self):
         """Another network, for what has to be measured from its start."""
-        net = harness.Net(listen="0.0.0.0")
+        net = harness.Net(listen="0.0.0.0", router_options=ROUTER_OPTIONS)
         try:
             yield net
         finally:

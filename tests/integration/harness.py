@@ -80,9 +80,9 @@ class Failed(Exception):
             self.error = {}
 
 
-def sally(*args, timeout=60, text_input=None):
+def sally(*args, timeout=60, text_input=None, env=None):
     """`sally -o json ARGS`; the decoded output, or Failed."""
-    run = subprocess.run([SALLY, "-o", "json", *map(str, args)], capture_output=True, text=True, timeout=timeout, input=text_input, check=False)
+    run = subprocess.run([SALLY, "-o", "json", *map(str, args)], capture_output=True, text=True, timeout=timeout, input=text_input, check=False, env={**os.environ, **(env or {})})
     if run.returncode != 0:
         raise Failed(run)
     out = json.loads(run.stdout) if run.stdout.strip() else None
@@ -151,13 +151,14 @@ class Device:
 
 
 class Net:
-    def __init__(self, listen="127.0.0.1", options=()):
+    def __init__(self, listen="127.0.0.1", router_options="", options=()):
         self.root = Path(tempfile.mkdtemp(prefix="sally-it-"))
         self.dir = self.root
         self.context = self.root / "net"
         self.devices = []
         self.port, self.router_port = free_ports(2)
-        sally("up", "--dir", self.context, "--name", "127.0.0.1", "--listen", listen, "--port", self.port, "--router-port", self.router_port, "--detach", *options)
+        sally("up", "--dir", self.context, "--name", "127.0.0.1", "--listen", listen, "--port", self.port, "--router-port", self.router_port, "--detach", *options,
+              env={"SALLY_ROUTER_OPTIONS": router_options})
 
     def sally(self, *args, **kwargs):
         return sally("--context", self.context, *args, **kwargs)

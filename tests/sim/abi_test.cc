@@ -299,6 +299,19 @@ TEST_F(AbiTest, CloseWhileOthersBlock) {
   sally_stream_reset(b);
 }
 
+TEST_F(AbiTest, AClassIsOneOfThree) {
+  bring_up();
+  sally_stream* a = dial();
+  ASSERT_NE(a, nullptr);
+  EXPECT_EQ(sally_stream_set_class(a, SALLY_CLASS_BULK), SALLY_OK);
+  EXPECT_EQ(sally_stream_set_class(a, SALLY_CLASS_INTERACTIVE), SALLY_OK);
+  EXPECT_EQ(sally_stream_set_class(a, 0), SALLY_E_ARGUMENT);
+  EXPECT_EQ(sally_stream_set_class(a, 4), SALLY_E_ARGUMENT);
+  EXPECT_EQ(sally_stream_set_class(nullptr, SALLY_CLASS_BULK), SALLY_E_ARGUMENT);
+  EXPECT_EQ(sally_write(a, "x", 1), 1);
+  sally_stream_close(a);
+}
+
 TEST_F(AbiTest, WhatWasDeliveredIsReadAfterTheSenderHasGone) {
   bring_up();
   sally_stream* a = dial();

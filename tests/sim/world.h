@@ -309,9 +309,11 @@ struct Device {
 
 class World {
  public:
-  explicit World(unsigned worker_count = 1, bool port_for_each = true)
+  using Adjust = std::function<void(router::RouterOptions&)>;
+  explicit World(unsigned worker_count = 1, bool port_for_each = true, Adjust adjust = {})
       : workers(worker_count),
         own_ports(port_for_each),
+        adjust_router(std::move(adjust)),
         pki("net-a.sally", now_ms() / 1000),
         controller(loop, pki),
         router_leaf(pki.leaf(crypto::Role::kRouter, "r-1")) {
@@ -337,6 +339,7 @@ class World {
     o.chain = {router_leaf.cert, pki.infrastructure};
     o.key = router_leaf.key;
     o.anchors = anchors();
+    if (adjust_router) adjust_router(o);
     router = std::make_unique<router::Router>(loop, system_random(), std::move(o));
     if (const Status s = router->start(); !s) {
       std::fprintf(stderr, "router: %s\n", s.error().text().c_str());
@@ -388,6 +391,7 @@ class World {
 
   const unsigned workers;
   const bool own_ports;
+  const Adjust adjust_router;
   std::map<std::string, unsigned> placed;  ///< device to worker
   std::string dir;
   loop::Loop loop;

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/bytes.h"
+#include "lane/lane.h"
+#include "router/accounts.h"
+#include "trust/records.h"
+#include "wire/messages.h"
+
+namespace sally::router {
+
+/// A device's connection. Owner: its worker. Thread: the worker's.
+struct Device {
+  std::unique_ptr<lane::Lane> lane;
+  std::string id;
+  Share share;                              ///< a lane of the device's account
+  std::optional<trust::VerifiedCard> card;  ///< none yet, or dropped as stale
+  Bytes card_envelope;
+  std::int64_t stale_since_ms = 0;  ///< the card's attributes are older than the state says
+  wire::Hash services_hash{};       ///< of what was pushed last
+  bool services_sent = false;
+};
+
+}  // namespace sally::router
