@@ -58,31 +58,30 @@ TEST_P(UsageTest, EveryByteOnce) {
   EXPECT_EQ(pump.open(pump.sealed(pump.setup("s-2"))), wire::SetupCode::kNoService);
 
   controller.lost_acks = 2;
-  for (int i = 0; i < 3; ++i) near.send(Bytes(10'001, 1));
-  for (int i = 0; i < 2; ++i) far->send(Bytes(9'000, 2));
-  ASSERT_TRUE(
-      world.until([&] { return far->data.size() == 30'003 && near.data.size() == 18'000; }));
+  for (int i = 0; i < 3; ++i) near.send(Bytes(3'001, 1));
+  for (int i = 0; i < 2; ++i) far->send(Bytes(3'000, 2));
+  ASSERT_TRUE(world.until([&] { return far->data.size() == 9'003 && near.data.size() == 6'000; }));
   // It is still open.
-  ASSERT_TRUE(world.until([&] { return told() == Sum{30'003, 18'000, 1, 0}; })) << told().sent;
+  ASSERT_TRUE(world.until([&] { return told() == Sum{9'003, 6'000, 1, 0}; })) << told().sent;
   const auto heard = controller.usage_heard;
   ASSERT_TRUE(world.until([&] { return controller.usage_heard >= heard + 2; }));
-  EXPECT_EQ(told(), (Sum{30'003, 18'000, 1, 0}));
+  EXPECT_EQ(told(), (Sum{9'003, 6'000, 1, 0}));
 
   // The controller is away, and the router is gone before it comes back.
   controller.stop();
   ASSERT_TRUE(world.until([&] { return !world.router->controller_up(); }));
-  near.send(Bytes(4'000, 3));
+  near.send(Bytes(1'000, 3));
   near.send_fin();
-  ASSERT_TRUE(world.until([&] { return far->data.size() == 34'003 && far->fin; }));
+  ASSERT_TRUE(world.until([&] { return far->data.size() == 10'003 && far->fin; }));
   world.router.reset();
-  EXPECT_EQ(told(), (Sum{30'003, 18'000, 1, 0}));
+  EXPECT_EQ(told(), (Sum{9'003, 6'000, 1, 0}));
   world.start_router();
   controller.lost_acks = 1;
   controller.start();
-  ASSERT_TRUE(world.until([&] { return told() == Sum{34'003, 18'000, 1, 0}; })) << told().sent;
+  ASSERT_TRUE(world.until([&] { return told() == Sum{10'003, 6'000, 1, 0}; })) << told().sent;
   const auto again = controller.usage_heard;
   ASSERT_TRUE(world.until([&] { return controller.usage_heard >= again + 2; }));
-  EXPECT_EQ(told(), (Sum{34'003, 18'000, 1, 0}));
+  EXPECT_EQ(told(), (Sum{10'003, 6'000, 1, 0}));
   ASSERT_TRUE(
       world.until([&] { return ::access((world.dir + "/state.usage").c_str(), F_OK) != 0; }));
 
