@@ -31,6 +31,7 @@ namespace json = boost::json;
 // Admins live 90 days: whoever works once in the last 30 gets a new certificate on the way.
 constexpr std::int64_t kRenewS = 30LL * 86'400;
 constexpr std::int64_t kRenewMs = 10'000;
+constexpr std::size_t kRoom = 32'768;  // more than an identity takes
 constexpr std::int64_t kAnswerMs = 15'000;
 
 // What another process refused with: its code, its text, its fix.
@@ -46,7 +47,7 @@ Error from_response(int status, const std::string& body) {
                     : status == 404                  ? kNotFound
                     : status == 409                  ? kConflict
                     : status == 400                  ? kUsage
-                    : status == 429 || status == 503 ? kUnreachable
+                    : status == 429 || status >= 503 ? kUnreachable  // 507: its disk is full
                                                      : kFailed;
   boost::system::error_code ec;
   const auto parsed = json::parse(body, ec);
@@ -137,6 +138,7 @@ Error no_device(const std::string& dir) {
 Status Fleet::renew() const {
   TRY_ASSIGN(const auto one_at_a_time, FolderLock::take(path_ + ".lock", kRenewMs));
   if (reload()) return {};
+  TRY(fs::room_for(path_, kRoom));
   TRY_ASSIGN(const auto v,
              post("/fleet/v1/tokens", json::object{{"kind", "admin"}, {"identity", identity_.id}}));
   auto fresh = identity::blocking_enroll(text_of(v.get_object(), "token"));

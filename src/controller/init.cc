@@ -165,9 +165,7 @@ Result<InitResult> init_network(const InitOptions& options, const Clock& clock, 
   std::filesystem::remove_all(work, ec);
   auto result = make_in(work, options, clock, random);
   if (result) {
-    std::filesystem::rename(work, options.dir, ec);
-    if (ec)
-      result = fail(Errc::kExists, "cannot rename " + work + ": " + ec.message(), Source::kLocal);
+    if (auto moved = fs::move(work, options.dir); !moved) result = fail(std::move(moved).error());
   }
   if (!result) std::filesystem::remove_all(work, ec);
   return result;

@@ -73,7 +73,11 @@ Status Network::load() {
   TRY_ASSIGN(auto mac_key, keys_.secret("tokens", random_));
   door_ = std::make_unique<pki::TokenDoor>(authority_, std::move(mac_key));
   TRY(load_certificates());
-  TRY(upkeep());
+  if (const auto ok = upkeep(); !ok) {
+    // A full disk is no reason to refuse what is still good; the next hour tries again.
+    if (!ok.error().retry()) return fail(ok.error());
+    log::error("upkeep failed", {{"why", ok.error().text()}});
+  }
   TRY(make_writer());
   api_ = std::make_unique<api::Api>(api::Deps{
       id_, *store_, authority_, *door_, [this] { return rest(); }, [this] { return signer_key_; },

@@ -81,12 +81,11 @@ void script(const std::string& root, const std::string& csr, int acks_fd) {
       enroll(gone, gone_token);
       const auto [asleep, asleep_token] = add("asleep-" + at);
 
-      auto a = call(
-          "POST", "expose",
-          {{"name", "svc-" + at},
-           {"address", "127.0.0.1:1883"},
-           {"host", {"kept-" + at}},
-           {"allow", {"#sensors", "gone-" + at}}});
+      auto a = call("POST", "expose",
+                    {{"name", "svc-" + at},
+                     {"address", "127.0.0.1:1883"},
+                     {"host", {"kept-" + at}},
+                     {"allow", {"#sensors", "gone-" + at}}});
       ack({{"do", "service"}, {"id", a.text("id")}, {"version", a.version}});
       const std::string service = a.text("id");
       a = call("POST", "grants", {{"service", service}, {"selector", "#pumps"}});
@@ -219,7 +218,8 @@ void check(const std::string& root, const std::vector<json::object>& acks) {
       }
     }
     for (const auto& s : must(tx->services({10'000, 0}))) {
-      EXPECT_TRUE(audited["service.expose"].contains(s.id) || audited["service.add"].contains(s.id));
+      EXPECT_TRUE(audited["service.expose"].contains(s.id) ||
+                  audited["service.add"].contains(s.id));
       EXPECT_LE(s.version, version);
     }
 
@@ -234,24 +234,23 @@ void check(const std::string& root, const std::vector<json::object>& acks) {
     auto from_rows = must(pki::snapshot_ops(*tx, clock.unix_ms()));
     std::ranges::sort(from_log);
     std::ranges::sort(from_rows);
-    EXPECT_TRUE(from_log == from_rows) << from_log.size() << " in the log, " << from_rows.size()
-                                       << " by the rows";
-    replica::Replica reader(trust::Anchors{
-        office.network.str(),
-        {office.authority->root()},
-        {office.authority->devices(), office.authority->infrastructure()}});
-    const auto diff = reader.apply(must(writer.update_for(0, {}, clock.unix_ms())), clock.unix_ms());
+    EXPECT_TRUE(from_log == from_rows)
+        << from_log.size() << " in the log, " << from_rows.size() << " by the rows";
+    replica::Replica reader(
+        trust::Anchors{office.network.str(),
+                       {office.authority->root()},
+                       {office.authority->devices(), office.authority->infrastructure()}});
+    const auto diff =
+        reader.apply(must(writer.update_for(0, {}, clock.unix_ms())), clock.unix_ms());
     ASSERT_TRUE(diff) << diff.error().text();
     EXPECT_EQ(diff->unverified_services, 0U);
     EXPECT_EQ(reader.state()->version(), version);
   }
 
   // And it goes on.
-  const auto next = office.call("POST", "/fleet/v1/expose",
-                                {{"name", "after"},
-                                 {"address", "127.0.0.1:1"},
-                                 {"host", {"*"}},
-                                 {"allow", {"*"}}});
+  const auto next = office.call(
+      "POST", "/fleet/v1/expose",
+      {{"name", "after"}, {"address", "127.0.0.1:1"}, {"host", {"*"}}, {"allow", {"*"}}});
   ASSERT_EQ(next.status, 201) << json::serialize(next.body);
   EXPECT_EQ(next.version, version + 1);
   const auto tx = must(office.store->read(office.network));

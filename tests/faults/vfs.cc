@@ -200,6 +200,7 @@ int on_connection(sqlite3* db, char**, const sqlite3_api_routines*) {
 
 void install_vfs(int checkpoint_pages) {
   static sqlite3_vfs ours;
+  if (base_vfs != nullptr) return;
   pages = checkpoint_pages;
   base_vfs = sqlite3_vfs_find(nullptr);
   ours = *base_vfs;

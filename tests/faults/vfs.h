@@ -21,7 +21,7 @@ enum class Fault : std::uint8_t {
 inline constexpr int kStopped = 77;
 
 /// Makes ours the VFS of every database opened from now on; `checkpoint_pages` is set on each, so
-/// that short scripts write into the database itself too. Once per process.
+/// that short scripts write into the database itself too. The first call counts.
 void install_vfs(int checkpoint_pages);
 /// The count starts anew. `at` counts from 1. Not while another thread uses a database.
 void arm(Fault fault, std::uint64_t at, std::uint64_t seed = 1);
