@@ -149,9 +149,11 @@ struct Session::Impl {
       if (!error) error = Error(Errc::kTruncated, "the connection ended without close_notify");
       return {IoKind::kTruncated, 0};
     }
-    if (what == SSL_ERROR_SYSCALL && code == 0) {
+    // The socket's own errors, whichever way the library hands them on.
+    if (ERR_SYSTEM_ERROR(code) || (what == SSL_ERROR_SYSCALL && code == 0)) {
       char text[128] = {};
-      return dead(Error(Errc::kIo, strerror_r(system, text, sizeof text), Source::kPeer, true));
+      const int e = ERR_SYSTEM_ERROR(code) ? ERR_GET_REASON(code) : system;
+      return dead(Error(Errc::kIo, strerror_r(e, text, sizeof text), Source::kPeer, true));
     }
     if (alert_sent == SSL_AD_CERTIFICATE_REQUIRED)
       return dead(Error(Errc::kNoCertificate, "the peer showed no certificate"));
