@@ -136,7 +136,10 @@ Result<bool> Network::renew(const std::string& file, const std::string& key_name
   TRY_ASSIGN(const auto chain, read_chain(dir_ + "/" + file));
   const auto& old = chain[0];
   const std::int64_t now_ms = clock_.unix_ms();
-  if ((old.not_after() - now_ms / 1000) * 3 > old.not_after() - old.not_before()) return false;
+  // One that is not valid yet was made while the clock was wrong.
+  if ((old.not_after() - now_ms / 1000) * 3 > old.not_after() - old.not_before() &&
+      old.not_before() <= now_ms / 1000)
+    return false;
   TRY_ASSIGN(const auto key, keys_.load(key_name));
   TRY_ASSIGN(const auto name,
              crypto::parse_identity_uri(old.uri_sans().empty() ? "" : old.uri_sans().front()));

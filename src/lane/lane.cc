@@ -112,12 +112,13 @@ Lane::~Lane() {
 }
 
 std::int64_t Lane::time_ms() const {
-  return loop_.clock().unix_ms() + (time_known_ ? time_offset_ms_ : 0);
+  // By the peer's time and how long ago it said so: our own clock may be set at any moment.
+  return time_known_ ? loop_.now_ms() + time_offset_ms_ : loop_.clock().unix_ms();
 }
 
 void Lane::learn_time(std::int64_t peer_ms) {
   if (peer_ms <= 0) return;
-  time_offset_ms_ = peer_ms + rtt_us_ / 2000 - loop_.clock().unix_ms();
+  time_offset_ms_ = peer_ms + rtt_us_ / 2000 - loop_.now_ms();
   time_known_ = true;
 }
 

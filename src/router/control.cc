@@ -71,6 +71,9 @@ void Router::on_state(const wire::StateUpdate& update) {
     return;
   }
   control_->settled();
+  if (options_.time != nullptr) options_.time->raise(state().head_time_ms());
+  if (diff->older_head)
+    log::warn("router.controller_clock_back", {{"newest", format_time(state().head_time_ms())}});
   if (diff->unverified_services != 0)
     log::warn("router.services_unverified", {{"count", diff->unverified_services}});
   if (!diff->empty()) {

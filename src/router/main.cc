@@ -143,7 +143,9 @@ int router_main(int argc, char** argv) {
     std::fprintf(stderr, "sally-router: %s\n", s.error().text().c_str());
     return 2;
   }
-  loop::Loop loop;
+  FlooredClock clock(system_clock());
+  options.time = &clock;
+  loop::Loop loop(clock);
   Router router(loop, system_random(), std::move(options));
   loop::Signals signals(loop, {SIGINT, SIGTERM}, [&](int) { loop.stop(); });
   if (const Status s = router.start(); !s) {

@@ -51,7 +51,8 @@ void Engine::start() {
                            .issuing = material_.anchors.issuing,
                            .network = NetworkId(material_.network),
                            .roles = {tls::Role::kRouter},
-                           .alpn = {std::string(lane::kAlpnEdge)}};
+                           .alpn = {std::string(lane::kAlpnEdge)},
+                           .clock = &loop_.clock()};
   tls::ContextOptions inner{.side = tls::Side::kClient,
                             .chain = material_.chain,
                             .key = material_.key,
@@ -60,7 +61,8 @@ void Engine::start() {
                             .network = NetworkId(material_.network),
                             .roles = {tls::Role::kDevice},
                             .alpn = {"sally-circuit/1"},
-                            .inner = true};
+                            .inner = true,
+                            .clock = &loop_.clock()};
   const auto make = [&](tls::ContextOptions options, std::shared_ptr<const tls::Context>& into) {
     auto made = tls::Context::create(std::move(options));
     if (made) {
