@@ -13,6 +13,7 @@
 namespace sally::lane {
 namespace {
 
+constexpr std::int64_t kAskEveryMs = 5'000;
 // A peer that does not read its control messages: stop reading from it, then give up.
 constexpr std::size_t kPauseControlBytes = 256 * 1024;
 constexpr std::size_t kMaxControlBytes = 16 * 1024 * 1024;
@@ -580,7 +581,9 @@ void Lane::on_probe_timer() {
                   Source::kPeer, true));
     return;
   }
-  if (silence >= options_.probe_ms || rtt_us_ == 0) {
+  // A lane that is never silent asks too: its peer's clock may have been set.
+  if (silence >= options_.probe_ms || rtt_us_ == 0 || now - asked_ms_ >= kAskEveryMs) {
+    asked_ms_ = now;
     put_frame({.type = wire::FrameType::kPing,
                .offset = static_cast<std::uint64_t>(loop_.clock().mono_us()) & kTokenMask},
               {});

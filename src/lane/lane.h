@@ -158,6 +158,7 @@ class Lane final : public tls::StreamHandler {
   std::int64_t started_ms_ = 0;
   std::uint64_t acked_bytes_ = 0;
   std::int64_t rtt_us_ = 0;
+  std::int64_t asked_ms_ = 0;  ///< last PING
   std::int64_t time_offset_ms_ = 0;
   bool time_known_ = false;
   bool up_ = false;
