@@ -39,13 +39,13 @@ void Core::run() {
   end();
 }
 
-void Core::turn() {
+void Core::turn() noexcept {
   turning_ = true;
   loop_.run_once(false);
   turning_ = false;
 }
 
-void Core::turn_until(const std::function<bool()>& done, std::int64_t timeout_ms) {
+void Core::turn_until(const std::function<bool()>& done, std::int64_t timeout_ms) noexcept {
   const bool before = std::exchange(turning_, true);
   (void)loop_.run_until(done, timeout_ms);
   turning_ = before;
