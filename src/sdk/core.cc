@@ -24,17 +24,22 @@ Core::~Core() = default;
 void Core::start() {
   if (caller_loop()) {
     thread_id_ = std::this_thread::get_id();
-    loop_.defer([this] { engine_->start(); });
+    loop_.defer([this] { begin(); });
     return;
   }
   thread_ = std::thread([this] { run(); });
   started_.wait();
 }
 
+// A context that is closed before its first turn has no engine any more.
+void Core::begin() {
+  if (alive()) engine_->start();
+}
+
 void Core::run() {
   thread_id_ = std::this_thread::get_id();
   started_.count_down();
-  loop_.defer([this] { engine_->start(); });
+  loop_.defer([this] { begin(); });
   loop_.run();
   end();
 }

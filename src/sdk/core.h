@@ -97,6 +97,7 @@ class Core : public std::enable_shared_from_this<Core> {
 
  private:
   static int closed_error() { return record_error(SALLY_E_CLOSED, "the context is closed"); }
+  void begin();
   void run();
   void end();
   bool delivering();
