@@ -20,6 +20,12 @@
 namespace sally::faults {
 namespace {
 
+#ifdef SALLY_SANITIZED
+constexpr std::uint64_t kStride = 61;
+#else
+constexpr std::uint64_t kStride = 11;
+#endif
+
 std::size_t descriptors() {
   std::size_t n = 0;
   for ([[maybe_unused]] const auto& e : std::filesystem::directory_iterator("/proc/self/fd")) ++n;
@@ -239,7 +245,7 @@ TEST_F(Sdk, OpenSslWithoutMemoryIsAnErrorOrTheEnd) {
   options.flags = SALLY_CALLER_LOOP;  // a forked process has no other threads
   int refused = 0;
   int ended = 0;
-  for (std::uint64_t n = 1;; n += n < 50 ? 1 : 11) {
+  for (std::uint64_t n = 1;; n += n < 50 ? 1 : kStride) {
     const pid_t child = ::fork();
     if (child == 0) {
       std::freopen("/dev/null", "w", stderr);
