@@ -118,6 +118,14 @@ void Router::ask_card(unsigned worker, std::string id) {
   });
 }
 
+void Router::flows_cut(unsigned worker, std::uint64_t count) {
+  at_desk(worker, [this, count] {
+    flows_cut_ += count;
+    if (enforced_->version() == 0) return;
+    control_->send({wire::StateAck{.version = enforced_->version(), .flows_cut = flows_cut_}});
+  });
+}
+
 void Router::report_terminators(unsigned worker) {
   if (report_asked_.exchange(true)) return;  // one call waits, however many bind
   at_desk(worker, [this] {

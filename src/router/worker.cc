@@ -183,7 +183,7 @@ void Worker::on_card_reply(const wire::CardReply& reply) {
     changed |= use_card(*device, reply.card) && had;
   }
   // A first card takes nothing away.
-  if (changed) enforce();
+  if (changed) enforce_cards();
 }
 
 bool Worker::may_dial(const Device& device, const std::string& service) const {
@@ -315,7 +315,7 @@ void Worker::on_upkeep() {
         (*device->card)->not_after_ms - now < kCardRefreshMs)
       ask_card(*device);
   }
-  if (dropped) enforce();
+  if (dropped) enforce_cards();
   rest();
   upkeep_timer_.arm(kUpkeepMs);
 }

@@ -42,6 +42,8 @@ class Desk {
   virtual void event(unsigned worker, wire::Event event) = 0;
   /// The memory for what waits is used up: Worker::shed on all of them.
   virtual void memory_exhausted(unsigned worker) = 0;
+  /// Cut by a card, not by a state: counts with the next confirmation.
+  virtual void flows_cut(unsigned worker, std::uint64_t count) = 0;
 };
 
 /// What the workers of a router share. Owner: the router. Thread: any. See its parts.
@@ -132,6 +134,8 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
   void on_upkeep();
   // enforce.cc: what the state cuts
   std::uint64_t enforce();
+  /// The same because of a card.
+  void enforce_cards();
   std::uint64_t enforce_devices();
   std::uint64_t enforce_circuits();
   // dialing.cc: set-ups and circuits, from the dialer's side
