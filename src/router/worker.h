@@ -122,6 +122,7 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
   void event(std::string code, std::string actor, std::string subject, std::string text);
   // worker.cc: lanes, cards, services, binds
   void accept(std::unique_ptr<tls::Stream> stream);
+  void on_bad_certificate(const loop::Address& from, const Error& why);
   [[nodiscard]] Status admit(const tls::PeerIdentity& peer) const;
   [[nodiscard]] wire::IdentityState standing_of(const std::string& id) const;
   void push_routers(Device& device);
@@ -197,6 +198,7 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
   loop::Timer upkeep_timer_;
   loop::Timer mark_timer_;     // while memory is scarce
   std::size_t kept_free_ = 0;  // free memory after it was given back to the system
+  TokenBucket refusals_{1.0 / 60, 20};  // told to the audit: strangers must not fill it
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 
