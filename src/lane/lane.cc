@@ -145,7 +145,7 @@ void Lane::put_frame(wire::FrameHeader header, ByteView payload) {
     });
     return;
   }
-  if (waiting > kPauseControlBytes && !reading_paused_) {
+  if (waiting > kPauseControlBytes && options_.pause_reading && !reading_paused_) {
     reading_paused_ = true;
     stream_->want_read(false);
   }

@@ -33,6 +33,9 @@ struct LaneOptions {
   /// Longest control message the peer may send.
   std::size_t max_control = wire::kMaxControlFromDevice;
   std::size_t max_labels = 65'536;
+  /// Stop reading while much waits to be sent: a peer that makes us answer and does not read. The
+  /// side that dialed reads always, or the two could wait for each other.
+  bool pause_reading = true;
   std::int64_t hello_ms = 5'000;
   std::int64_t probe_ms = 1'000;  ///< silence after which we ask
   std::int64_t dead_ms = 5'000;   ///< silence after which the lane is dead

@@ -112,6 +112,7 @@ void Engine::connect() {
                          options.hello.software = "sally-sdk/" SALLY_VERSION;
                          options.hello.card = card_.empty() ? material_.card : card_;
                          options.max_control = wire::kMaxControlMessage;
+                         options.pause_reading = false;
                          lane_ = std::make_unique<lane::Lane>(loop_, pool_, std::move(*stream),
                                                               *this, std::move(options));
                        });

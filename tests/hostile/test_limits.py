@@ -4,13 +4,15 @@ import json
 import os
 import re
 import socket
+import subprocess
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import pytest
 from forge import Identity, hello, tls
-from harness import echo_server, pids_of, wait_for
+from harness import BIN, SALLY, echo_server, pids_of, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -204,13 +206,17 @@ ROUTES = [("GET", "status"), ("GET", "audit"), ("GET", "audit/verify"), ("GET", 
           ("GET", "services"), ("POST", "services"), ("DELETE", "services/x"), ("POST", "expose"), ("GET", "grants"), ("POST", "grants"), ("DELETE", "grants/x"), ("POST", "deny")]
 
 
-def test_fleet_belongs_to_admins(net, flow, tmp_path):
+def test_4010_fleet_belongs_to_admins(net, flow, tmp_path):
+    """Whatever else somebody is: no endpoint of the fleet, least of all those that make admins."""
     _, device = flow
+    router = Identity(net.context / "router/identity.json")
     for method, path in ROUTES:
         raw = request(method, "/fleet/v1/" + path, ["Content-Length: 2", "Content-Type: application/json"], b"{}")
         statuses, body = http(net, raw)
         assert statuses == [401] and json.loads(body)["error"]["code"], (method, path, statuses)
         statuses, body = http(net, raw, tmp_path, Identity(device.identity))
+        assert statuses == [403] and json.loads(body)["error"]["code"], (method, path, statuses)
+        statuses, body = http(net, raw, tmp_path, router)
         assert statuses == [403] and json.loads(body)["error"]["code"], (method, path, statuses)
 
 
@@ -272,3 +278,105 @@ def test_the_agents_socket(flow):
             pass
         s.close()
     wait_for(lambda: device.status().get("online"), what="the agent still answers")
+
+
+@pytest.mark.parametrize("kind", ["endless", "dripping", "silent", "garbage"])
+def test_an_agent_that_is_none_cannot_hold_the_command(net, tmp_path, kind):
+    """Whoever can put a socket into the folder of a device: the command ends, in bounded time and memory."""
+    device = net.device(f"fake-{kind}", run=False)
+    path = device.dir / "agent.sock"
+    path.unlink(missing_ok=True)
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(path))
+    server.listen(8)
+    server.settimeout(0.2)
+    stop = threading.Event()
+
+    def serve(c):
+        try:
+            while not stop.is_set():
+                if kind == "endless":
+                    c.sendall(b"[" * 65536)
+                elif kind == "dripping":
+                    c.sendall(b" ")
+                    stop.wait(0.5)
+                elif kind == "garbage":
+                    return c.sendall(os.urandom(1000))
+                else:
+                    stop.wait(0.5)
+        except OSError:
+            pass
+        finally:
+            c.close()
+
+    def accept():
+        while not stop.is_set():
+            try:
+                threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+            except TimeoutError:
+                pass
+
+    acceptor = threading.Thread(target=accept)
+    acceptor.start()
+    try:
+        start = time.monotonic()
+        run = subprocess.Popen([SALLY, "forward", "x", "1883", "--dir", str(device.dir)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _, status, used = os.wait4(run.pid, 0)
+        assert os.waitstatus_to_exitcode(status) in range(1, 8)
+        assert time.monotonic() - start < 15
+        assert used.ru_maxrss < 200 * 1024, used.ru_maxrss
+    finally:
+        stop.set()
+        acceptor.join()
+        server.close()
+
+
+def test_4330_4332_4336_every_way_to_dial_asks_for_the_grant(net, flow):
+    """The command, a local forward that was allowed once, the C ABI of a program: without a grant none of them reaches the host."""
+    guest = net.device("guest", ["guests"])
+    stop = [guest.popen_connect(name).communicate(timeout=20) for name in ("plant", "no-such-service")]
+    assert stop[0] == stop[1]
+    plain = lambda: subprocess.run([BIN / "echo-client", guest.identity, "plant"], input=b"hello", capture_output=True, timeout=60, check=False)
+    refused = plain()
+    assert refused.returncode == 1 and b"sally.no_service" in refused.stderr
+    net.sally("allow", "guest", "plant")
+    port = guest.forward("plant")
+
+    def reaches():
+        with socket.create_connection(("127.0.0.1", port)) as s:
+            s.settimeout(10)
+            try:
+                s.sendall(b"hello")
+                return s.recv(5) == b"hello"
+            except OSError:
+                return False
+
+    wait_for(reaches, what="the forward leads to the service")
+    assert plain().stdout == b"hello"
+    net.sally("deny", "guest", "plant")
+    wait_for(lambda: not guest.sees("plant"), what="the grant is gone")
+    assert not reaches()
+    assert plain().returncode == 1
+    assert guest.popen_connect("plant").wait(20) == 4
+
+
+def test_a_local_forward_that_is_flooded_still_forwards(net, flow):
+    """Whoever can reach a forward may use it: 300 silent connections cost him and not the next one."""
+    measure, device = flow
+    port = device.forward("plant")
+    idle = []
+    for _ in range(300):
+        try:
+            idle.append(socket.create_connection(("127.0.0.1", port), timeout=2))
+        except OSError:
+            break
+    try:
+        measure(0.2)  # what flows goes on
+    finally:
+        for s in idle:
+            s.close()
+    with socket.create_connection(("127.0.0.1", port)) as s:
+        s.settimeout(20)
+        s.sendall(b"again")
+        assert s.recv(5) == b"again"
+    assert device.status().get("online")

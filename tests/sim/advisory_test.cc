@@ -409,6 +409,25 @@ TEST_P(AdvisoryTest, WhatANewCardCutsIsCounted) {
   EXPECT_TRUE(world.until([&] { return world.controller.flows_cut == before + 1; }));
 }
 
+// Both ends of a lane once waited for the other one to read: 300 connections to a local forward.
+TEST_P(AdvisoryTest, ACrowdOfDialsAtOnceDoesNotStopTheLane) {
+  bring_up_host();
+  bring_up_pump();
+  std::size_t done = 0;
+  std::size_t opened = 0;
+  for (int i = 0; i < 600; ++i)
+    pump->engine->dial("plant-mqtt", {}, 10'000, [&](Result<std::unique_ptr<sdk::Circuit>> r) {
+      ++done;
+      if (!r) return;
+      ++opened;
+      (*r)->abort(wire::ResetCode::kClosed);
+    });
+  EXPECT_TRUE(world.until([&] { return done == 600; }, 15'000)) << done;
+  EXPECT_GE(opened, 60U);
+  EXPECT_TRUE(pump->engine->online());  // the next dial may still be too soon: 50 a second
+  server.streams.clear();
+}
+
 INSTANTIATE_TEST_SUITE_P(Workers, AdvisoryTest, ::testing::Values(1U, 2U));
 
 }  // namespace
