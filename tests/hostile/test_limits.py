@@ -30,6 +30,7 @@ def flow(net):
 
             def latencies(seconds):
                 ours.send(seconds)
+                assert ours.poll(seconds + 15), "the healthy flow stands still"
                 times = ours.recv()
                 assert times, "the healthy flow was cut"
                 return times
@@ -342,22 +343,23 @@ def test_4330_4332_4336_every_way_to_dial_asks_for_the_grant(net, flow):
     net.sally("allow", "guest", "plant")
     port = guest.forward("plant")
 
-    def reaches():
-        with socket.create_connection(("127.0.0.1", port)) as s:
-            s.settimeout(10)
-            try:
-                s.sendall(b"hello")
-                return s.recv(5) == b"hello"
-            except OSError:
-                return False
-
-    wait_for(reaches, what="the forward leads to the service")
+    wait_for(lambda: echoes(port), what="the forward leads to the service")
     assert plain().stdout == b"hello"
     net.sally("deny", "guest", "plant")
     wait_for(lambda: not guest.sees("plant"), what="the grant is gone")
-    assert not reaches()
+    assert not echoes(port)
     assert plain().returncode == 1
     assert guest.popen_connect("plant").wait(20) == 4
+
+
+def echoes(port):
+    with socket.create_connection(("127.0.0.1", port)) as s:
+        s.settimeout(5)
+        try:
+            s.sendall(b"hello")
+            return s.recv(5) == b"hello"
+        except OSError:
+            return False
 
 
 def test_a_local_forward_that_is_flooded_still_forwards(net, flow):
@@ -375,8 +377,5 @@ def test_a_local_forward_that_is_flooded_still_forwards(net, flow):
     finally:
         for s in idle:
             s.close()
-    with socket.create_connection(("127.0.0.1", port)) as s:
-        s.settimeout(20)
-        s.sendall(b"again")
-        assert s.recv(5) == b"again"
+    wait_for(lambda: echoes(port), what="the next connection is served")
     assert device.status().get("online")

@@ -64,6 +64,7 @@ def flow(net):
                     ours.send(seconds)
 
                 def latencies(self):
+                    assert ours.poll(30), "the healthy flow stands still"
                     times = ours.recv()
                     assert times, "the healthy flow was cut or fell behind"
                     return sorted(times)
