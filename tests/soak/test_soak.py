@@ -12,6 +12,7 @@ from streams import Service, _hash, beside_a_stalled_reader, hashed_streams
 
 CIRCUITS = int(os.environ.get("SOAK_CIRCUITS", "1000000"))
 STALLED = int(os.environ.get("SOAK_STALLED", "10000"))
+STALLED_BYTES = int(os.environ.get("SOAK_STALLED_BYTES", "262144"))
 STALL_S = int(os.environ.get("SOAK_STALL_S", "60"))
 STREAM_MB = int(os.environ.get("SOAK_STREAM_MB", "100"))
 BUDGET_MB = os.environ.get("SOAK_BUDGET_MB")  # of the router; without it the figure is only printed
@@ -64,7 +65,7 @@ def test_a_reader_stalled_for_a_minute_slows_nobody(net, pair):
 
 
 def test_10000_stalled_circuits(net, load):
-    run = load("stalled", "--count", STALLED)
+    run = load("stalled", "--count", STALLED, "--bytes", STALLED_BYTES)
     out, _ = run.communicate(timeout=1800)
     assert run.returncode == 0, out
     seen = json.loads(out)
