@@ -77,7 +77,7 @@ def test_10000_stalled_circuits(net, load):
 
 def test_a_million_circuits_leave_no_memory_behind(net, load):
     router = net.pid("sally-router")
-    run = load("dials", "--count", CIRCUITS, "--lanes", 16)
+    run = load("dials", "--count", CIRCUITS, "--lanes", 16, "--limit", 600 + CIRCUITS // 20)
     samples = []  # of the router, evenly in time
     while run.poll() is None:
         samples.append(memory_mb(router))
