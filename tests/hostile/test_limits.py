@@ -153,6 +153,7 @@ def pipeline(port, raw):
     return [int(h) for h in re.findall(rb"HTTP/1\.1 (\d{3}) ", b"".join(pieces))]
 
 
+@pytest.mark.measures
 def test_ten_thousand_pipelined_requests(net, flow):
     measure, _ = flow
     count = 10_000
@@ -325,7 +326,7 @@ def test_an_agent_that_is_none_cannot_hold_the_command(net, tmp_path, kind):
         _, status, used = os.wait4(run.pid, 0)
         assert os.waitstatus_to_exitcode(status) in range(1, 8)
         assert time.monotonic() - start < 15
-        assert used.ru_maxrss < 200 * 1024, used.ru_maxrss
+        assert used.ru_maxrss < 200 * 1024 or os.environ.get("SALLY_SANITIZED"), used.ru_maxrss
     finally:
         stop.set()
         acceptor.join()

@@ -16,6 +16,7 @@ from forge import tls
 from harness import Net, echo_server, pids_of, wait_for
 from test_limits import http, request
 
+pytestmark = pytest.mark.measures
 STRANGERS = Path(__file__).resolve().parent / "strangers.py"
 SOURCES = ("127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5")  # each has its own limit: a worse crowd than one from one source
 

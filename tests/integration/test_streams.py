@@ -4,6 +4,9 @@ import pytest
 from streams import Service, _hash, beside_a_stalled_reader, hashed_streams
 
 
+pytestmark = pytest.mark.measures
+
+
 @pytest.fixture(scope="module")
 def pair(net):
     return net.device("server"), net.device("pump", ["sensors"])
