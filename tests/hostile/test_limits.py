@@ -12,7 +12,7 @@ from multiprocessing import get_context
 
 import pytest
 from forge import Identity, hello, tls
-from harness import BIN, SALLY, echo_server, pids_of, wait_for
+from harness import EXAMPLES, SALLY, echo_server, pids_of, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -338,7 +338,7 @@ def test_4330_4332_4336_every_way_to_dial_asks_for_the_grant(net, flow):
     guest = net.device("guest", ["guests"])
     stop = [guest.popen_connect(name).communicate(timeout=20) for name in ("plant", "no-such-service")]
     assert stop[0] == stop[1]
-    plain = lambda: subprocess.run([BIN / "echo-client", guest.identity, "plant"], input=b"hello", capture_output=True, timeout=60, check=False)
+    plain = lambda: subprocess.run([EXAMPLES / "echo-client", guest.identity, "plant"], input=b"hello", capture_output=True, timeout=60, check=False)
     refused = plain()
     assert refused.returncode == 1 and b"sally.no_service" in refused.stderr
     net.sally("allow", "guest", "plant")
