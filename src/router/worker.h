@@ -13,6 +13,7 @@
 
 #include "base/chunk.h"
 #include "base/random.h"
+#include "base/token_bucket.h"
 #include "lane/lane.h"
 #include "replica/cards.h"
 #include "replica/replica.h"
@@ -196,8 +197,8 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
   std::vector<Circuit*> path_down_;                // of those: told in one batch per lane
   bool cleanup_scheduled_ = false;
   loop::Timer upkeep_timer_;
-  loop::Timer mark_timer_;     // while memory is scarce
-  std::size_t kept_free_ = 0;  // free memory after it was given back to the system
+  loop::Timer mark_timer_;              // while memory is scarce
+  std::size_t kept_free_ = 0;           // free memory after it was given back to the system
   TokenBucket refusals_{1.0 / 60, 20};  // told to the audit: strangers must not fill it
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
