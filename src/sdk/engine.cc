@@ -113,7 +113,7 @@ void Engine::connect() {
                          options.hello.card = card_.empty() ? material_.card : card_;
                          options.max_control = wire::kMaxControlMessage;
                          options.pause_reading = false;
-                         lane_ = std::make_unique<lane::Lane>(loop_, pool_, std::move(*stream),
+                         lane_ = std::make_unique<lane::Lane>(loop_, *pool_, std::move(*stream),
                                                               *this, std::move(options));
                        });
 }
@@ -314,6 +314,7 @@ void Engine::begin_dial(Dial& dial, const KnownService* service) {
             end_dial(id, std::move(d.circuit));
           },
       .on_failed = [this, id](Circuit&, const Error& why) { end_dial(id, fail(why)); },
+      .pool = pool_,
       .lingering = lingering_};
   dial.circuit = std::make_unique<Circuit>(loop_, Circuit::Role::kDialer, circuit_id,
                                            std::move(*session), std::move(opening));
