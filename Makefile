@@ -4,7 +4,7 @@ SHELL := /bin/bash
 RUN := ./scripts/root
 JOBS ?= $(shell nproc)
 
-.PHONY: help demo test test-unit test-asan test-tsan test-counts test-integration test-package package cross build exec shell bench lint format fuzz clean
+.PHONY: help demo test test-unit test-asan test-asan-all test-tsan test-counts test-integration test-package soak package cross build exec shell bench lint format fuzz clean
 help:
 	@sed -n 's/^## //p' Makefile
 
@@ -19,6 +19,14 @@ test:
 ## make test-unit | test-asan | test-tsan | test-counts | test-integration | test-package    one part of it
 test-unit test-asan test-tsan test-counts test-integration:
 	@$(RUN) scripts/test $(@:test-%=%)
+
+## make test-asan-all     integration and hostile tests on the sanitized programs
+test-asan-all:
+	@$(RUN) scripts/test asan-all
+
+## make soak [ONLY=expression] [SOAK='SOAK_CIRCUITS=50000 ...']    hours: tests/soak/README.md
+soak:
+	@$(RUN) env $(SOAK) scripts/test soak $(ONLY)
 
 ## make build-PRESET      release, dev, asan, tsan, fuzz
 build-%:

@@ -20,7 +20,9 @@
  * program with an event loop of its own has no second thread: see SALLY_CALLER_LOOP. Errors:
  * a negative code; sally_last_error() of the same thread says more. Nothing throws or aborts on
  * what a peer sent. Compatibility: structs start with their size and only grow; codes keep their
- * numbers.
+ * numbers. Memory: a call that finds none before its work has begun gives SALLY_E_MEMORY. Where
+ * there is nobody to tell - in the middle of that work, on the context's thread, in functions
+ * without a result - the process ends by abort(), as C++ does it; nothing goes on half done.
  */
 #ifndef SALLY_H
 #define SALLY_H
@@ -59,7 +61,8 @@ enum {
   SALLY_E_DENIED = -12, /* the network refuses this identity: revoked, suspended, removed */
   SALLY_E_WOULD_DEADLOCK = -13,
   SALLY_E_INTERNAL = -14,
-  SALLY_E_WOULD_BLOCK = -15 /* not an error: try again when sally_stream_watch says so */
+  SALLY_E_WOULD_BLOCK = -15, /* not an error: try again when sally_stream_watch says so */
+  SALLY_E_MEMORY = -16       /* no memory: nothing was done, nothing was taken */
 };
 
 /* The stable text of a code: "sally.no_service". Static. */

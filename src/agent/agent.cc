@@ -9,6 +9,8 @@
 #include <boost/json/object.hpp>
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
+#include <cerrno>
+#include <cstring>
 #include <utility>
 
 #include "agent/errors.h"
@@ -56,9 +58,10 @@ Status Agent::start() {
   const std::string lock = dir_ + "/agent.lock";
   lock_ = loop::Fd(::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   if (!lock_.valid())
-    return fail(Errc::kState,
-                lock + ": cannot be opened. Is " + dir_ + " the folder that `sally join` made?",
-                Source::kConfig);
+    return fail(
+        Errc::kState,
+        lock + ": " + std::strerror(errno) + ". Is " + dir_ + " the folder that `sally join` made?",
+        Source::kConfig);
   if (::flock(lock_.get(), LOCK_EX | LOCK_NB) != 0)
     return fail(Errc::kRunning, "another agent serves " + dir_, Source::kConfig);
 

@@ -69,10 +69,12 @@ Status Forwards::load() {
   return {};
 }
 
-Status Forwards::save() const {
+Status Forwards::save(const std::function<bool(const Map::value_type&)>& without) const {
   if (path_.empty()) return {};
   std::string text = "[";
-  for (const auto& [key, f] : all_) {
+  for (const auto& entry : all_) {
+    if (without && without(entry)) continue;
+    const auto& f = entry.second;
     text += (text.size() > 1 ? ",\n " : "\n ") + std::string("{\"service\":") +
             json_quote(f->entry.service) + ",\"listen\":" + json_quote(f->entry.listen.str()) + "}";
   }
@@ -112,22 +114,29 @@ Result<Forwards::Entry> Forwards::add(const std::string& service, const HostPort
   forward->entry.listen = listen;
   TRY(listen_on(*forward));
   Entry made = forward->entry;
-  all_.emplace(forward->key, std::move(forward));
-  TRY(save());
+  const std::uint64_t key = forward->key;
+  all_.emplace(key, std::move(forward));
+  if (auto ok = save({}); !ok) {
+    // Refused is refused: not there until the next start only.
+    all_.erase(key);
+    return fail(std::move(ok).error());
+  }
   return made;
 }
 
 Status Forwards::remove(const std::string& service, const std::optional<HostPort>& listen) {
-  const auto meant = [&](const auto& f) {
+  const auto meant = [&](const Map::value_type& f) {
     const Entry& entry = f.second->entry;
     return entry.service == service && (!listen || entry.listen.str() == listen->str());
   };
-  if (std::erase_if(all_, meant) == 0) {
+  if (std::ranges::none_of(all_, meant)) {
     return fail(Errc::kNoForward,
                 "no forward " + (listen ? "from " + listen->str() + " " : "") + "to " + service,
                 Source::kConfig);
   }
-  return save();
+  TRY(save(meant));  // what cannot be kept away from the next start stays
+  std::erase_if(all_, meant);
+  return {};
 }
 
 std::vector<Forwards::Entry> Forwards::list() const {

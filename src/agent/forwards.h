@@ -4,6 +4,7 @@
 #include <sally/sally.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -40,7 +41,8 @@ class Forwards {
   /// Makes those of the file again. One whose port is taken stays in the list with its error; add()
   /// tries it again.
   Status load();
-  /// Port 0 chooses one. kForward: taken, or the same port serves something else.
+  /// Port 0 chooses one. kForward: taken, or the same port serves something else. Here and in
+  /// remove(): what cannot be written to the file is refused and changes nothing.
   Result<Entry> add(const std::string& service, const HostPort& listen);
   /// Those to `service`, or only the one at `listen`. kNoForward: nothing there.
   Status remove(const std::string& service, const std::optional<HostPort>& listen);
@@ -49,15 +51,17 @@ class Forwards {
  private:
   struct Forward;
   struct Dialing;
+  using Map = std::map<std::uint64_t, std::unique_ptr<Forward>>;
   Status listen_on(Forward& forward);
-  Status save() const;
+  /// All but those `without` is true for; none may be left out with an empty one.
+  Status save(const std::function<bool(const Map::value_type&)>& without) const;
   void accept(Forward& forward, loop::Fd fd);
   static void on_dialed(void* user, int code, const char* text, sally_stream* stream);
 
   loop::Loop& loop_;
   sally_context* ctx_;
   std::string path_;
-  std::map<std::uint64_t, std::unique_ptr<Forward>> all_;
+  Map all_;
   std::uint64_t next_ = 1;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

@@ -6,6 +6,7 @@
 #include "api/call.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "pki/publish.h"
 
 namespace sally::api {
 namespace {
@@ -58,6 +59,8 @@ constexpr Meaning kMeanings[] = {
     {"store.conflict", 409, "it exists already"},
     {"store.busy", 503, "try again"},
     {"store.io", 503, "check the controller's disk"},
+    {"store.full", 507, "free some space on the controller's disk; nothing else needs to be done"},
+    {"store.disk_read_only", 503, "the controller's disk is read-only: mount it for writing"},
     {"policy.empty", 400, "give a selector: '*', '#tag' or a device name"},
     {"policy.syntax", 400, "give a selector: '*', '#tag' or a device name"},
     {"policy.too_many", 400, "use tags instead of many names"},
@@ -74,7 +77,7 @@ Response error_response(const Error& e) {
   json::object error;
   error["code"] = e.code();
   // The text of an internal failure is for our log.
-  error["message"] = known ? e.context() : "internal error";
+  error["message"] = known ? e.context().substr(0, e.context().find('\n')) : "internal error";
   error["fix"] = known ? m->fix : std::string_view("look into the controller's log");
   Response r;
   r.status = known ? m->status : 500;
@@ -96,6 +99,20 @@ Status check_admin(const Deps& d, const Request& r, const store::Transaction& tx
   if (!cert || cert->identity != c.id || cert->revoked_ms != 0)
     return fail(Errc::kNotAdmin, "certificate of admin " + c.id + " is not valid any more");
   return {};
+}
+
+// A renewed certificate is used: what came before it ends now. Not earlier: until then nobody knows
+// that the new one arrived.
+Result<std::size_t> retire_older(const Deps& d, const Caller& caller) {
+  const std::int64_t now = d.clock.unix_ms();
+  TRY_ASSIGN(auto tx, d.store.begin(d.network, now));
+  TRY_ASSIGN(const auto older, pki::older_certificates(*tx, caller.id, caller.serial, now));
+  for (const auto& row : older) TRY(pki::revoke_certificate(*tx, row, now));
+  if (older.empty()) return 0;
+  TRY(tx->audit("admin/" + caller.id, "admin.renewed", caller.id,
+                "{\"serial\":\"" + caller.serial + "\"}"));
+  TRY(tx->commit());
+  return older.size();
 }
 
 Result<std::uint64_t> enrolled_routers(const store::Transaction& tx, std::int64_t now_ms) {
@@ -232,6 +249,7 @@ Response Api::fleet(const Request& request, const std::string& path, RouteName& 
     found = params;
     break;
   }
+  bool renewed = false;
   const auto run = [&]() -> Result<Response> {
     const std::int64_t now = deps_.clock.unix_ms();
     std::unique_ptr<store::Transaction> write;
@@ -244,6 +262,9 @@ Response Api::fleet(const Request& request, const std::string& path, RouteName& 
     const store::Transaction& tx = write ? *write : *read;
     // Before anything else, so that who may not ask learns nothing of what there is.
     TRY(check_admin(deps_, request, tx));
+    TRY_ASSIGN(const auto older,
+               pki::older_certificates(tx, request.caller->id, request.caller->serial, now));
+    renewed = !older.empty();
     if (!path_exists) return fail(Errc::kNoRoute, path);
     if (route == nullptr) return fail(Errc::kMethod, request.method + " " + path);
     TRY_ASSIGN(auto body, parse_body(request));
@@ -279,6 +300,13 @@ Response Api::fleet(const Request& request, const std::string& path, RouteName& 
     return r;
   };
   auto r = run();
+  if (renewed) {
+    if (const auto n = retire_older(deps_, *request.caller); !n) {
+      log::warn("an admin's older certificates are still good", {{"why", n.error().text()}});
+    } else {
+      deps_.live.changed();
+    }
+  }
   return r ? std::move(*r) : error_response(r.error());
 }
 

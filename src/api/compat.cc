@@ -119,6 +119,11 @@ Result<std::string> token_id(const Deps& d, const std::string& token) {
     return fail(pki::Errc::kTokenForeign, "the token is of another network");
   if (!crypto::verify_jws(*jws, text(header.get_object(), "alg"), d.rest()->key->public_key()))
     return altered();
+  // What else we sign with this key is no enrolment token.
+  const json::value* audience = claims.if_contains("aud");
+  if (text(claims, "em") != "ott" || text(claims, "iss") != d.url || audience == nullptr ||
+      *audience != json::value(json::array{""}))
+    return fail(pki::Errc::kTokenForeign, "the token is for something else");
   return text(claims, "jti");
 }
 

@@ -271,5 +271,22 @@ TEST(Metrics, TextFormat) {
     EXPECT_NE(process.find(name), std::string::npos) << name << process;
 }
 
+TEST(FlooredClock, IsNeverBeforeAProvenTimeAndFollowsOtherwise) {
+  FakeClock inner(1'000'000);
+  FlooredClock clock(inner);
+  EXPECT_EQ(clock.unix_ms(), 1'000'000);
+  clock.raise(1'000'500);
+  EXPECT_EQ(clock.unix_ms(), 1'000'500);
+  inner.set_unix_ms(0);  // set back: what is proven goes on by monotonic time
+  inner.advance_ms(90'000);
+  EXPECT_EQ(clock.unix_ms(), 1'090'500);
+  clock.raise(1'000'600);  // known already
+  EXPECT_EQ(clock.unix_ms(), 1'090'500);
+  inner.set_unix_ms(9'000'000);  // set forward, and right again
+  EXPECT_EQ(clock.unix_ms(), 9'000'000);
+  inner.set_unix_ms(1'091'000);
+  EXPECT_EQ(clock.unix_ms(), 1'091'000);
+}
+
 }  // namespace
 }  // namespace sally

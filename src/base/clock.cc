@@ -43,6 +43,13 @@ const Clock& system_clock() {
   return clock;
 }
 
+void FlooredClock::raise(std::int64_t unix_ms) {
+  const std::int64_t offset = unix_ms - inner_.mono_us() / 1000;
+  std::int64_t now = offset_ms_.load();
+  while (now < offset && !offset_ms_.compare_exchange_weak(now, offset)) {
+  }
+}
+
 std::string format_time(std::int64_t unix_ms) {
   using namespace std::chrono;
   const sys_time<milliseconds> t{milliseconds(unix_ms)};

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -37,6 +39,24 @@ class FakeClock final : public Clock {
  private:
   std::int64_t unix_ms_;
   std::int64_t mono_us_ = 1'000'000;
+};
+
+/// Another clock, held up by times that somebody proved: a machine's clock that is set back does
+/// not make old again what is over. One set forward is not held down: then things end too early,
+/// until it is set right. Owner: the process. Any thread. Failure: none.
+class FlooredClock final : public Clock {
+ public:
+  explicit FlooredClock(const Clock& inner) : inner_(inner) {}
+  [[nodiscard]] std::int64_t unix_ms() const override {
+    return std::max(inner_.unix_ms(), inner_.mono_us() / 1000 + offset_ms_.load());
+  }
+  [[nodiscard]] std::int64_t mono_us() const override { return inner_.mono_us(); }
+  /// It is at least `unix_ms` now.
+  void raise(std::int64_t unix_ms);
+
+ private:
+  const Clock& inner_;
+  std::atomic<std::int64_t> offset_ms_ = INT64_MIN / 2;  ///< to monotonic time
 };
 
 /// RFC 3339 in UTC with milliseconds: "2026-01-01T10:00:05.250Z".

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/fs.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -16,11 +17,14 @@ namespace {
 
 std::unexpected<Error> errno_error(const std::string& path, const char* what) {
   const int e = errno;
-  const Errc code = e == ENOENT                 ? Errc::kNotFound
-                    : e == EACCES || e == EPERM ? Errc::kDenied
-                    : e == EEXIST               ? Errc::kExists
-                                                : Errc::kIo;
-  return fail(code, path + ": " + what + ": " + std::strerror(e), Source::kLocal);
+  const Errc code = e == ENOENT                  ? Errc::kNotFound
+                    : e == EACCES || e == EPERM  ? Errc::kDenied
+                    : e == EEXIST                ? Errc::kExists
+                    : e == ENOSPC || e == EDQUOT ? Errc::kFull
+                    : e == EROFS                 ? Errc::kReadOnly
+                                                 : Errc::kIo;
+  return fail(code, path + ": " + what + ": " + std::strerror(e), Source::kLocal,
+              code == Errc::kFull);
 }
 
 class Fd {
@@ -38,6 +42,40 @@ class Fd {
   int fd_;
 };
 
+constexpr char kTempMark[] = ".new-";
+/// No write takes that long: what is older belongs to nobody.
+constexpr std::int64_t kLeftoverS = 60;
+
+std::string folder_of(const std::string& path) {
+  const auto slash = path.rfind('/');
+  return slash == std::string::npos ? "." : path.substr(0, std::max<std::size_t>(slash, 1));
+}
+
+Status sync_folder(const std::string& dir) {
+  const Fd folder(::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (folder.get() < 0 || ::fsync(folder.get()) != 0) return errno_error(dir, "sync");
+  return {};
+}
+
+// Temporary files of the same path whose writer died. Both times are the file system's own.
+void clear_leftovers(const std::string& path, int fresh) {
+  struct stat now{};
+  const std::string dir = folder_of(path);
+  const std::string mark = path.substr(path.rfind('/') + 1) + kTempMark;
+  if (::fstat(fresh, &now) != 0) return;
+  DIR* list = ::opendir(dir.c_str());
+  if (list == nullptr) return;
+  while (const dirent* entry = ::readdir(list)) {
+    struct stat st{};
+    if (!std::string_view(entry->d_name).starts_with(mark) ||
+        ::fstatat(::dirfd(list), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 ||
+        now.st_mtim.tv_sec - st.st_mtim.tv_sec < kLeftoverS)
+      continue;
+    ::unlinkat(::dirfd(list), entry->d_name, 0);
+  }
+  ::closedir(list);
+}
+
 }  // namespace
 
 std::string_view error_name(Errc e) {
@@ -52,6 +90,10 @@ std::string_view error_name(Errc e) {
       return "fs.io";
     case Errc::kExists:
       return "fs.exists";
+    case Errc::kFull:
+      return "fs.full";
+    case Errc::kReadOnly:
+      return "fs.read_only";
   }
   return "fs.unknown";
 }
@@ -78,14 +120,25 @@ Result<std::string> read_text(const std::string& path, std::size_t max) {
   return to_text(raw);
 }
 
+Status move(const std::string& from, const std::string& to) {
+  if (::rename(from.c_str(), to.c_str()) != 0) return errno_error(to, "rename");
+  return sync_folder(folder_of(to));
+}
+
+Status room_for(const std::string& path, std::size_t bytes) {
+  const std::string probe = path + kTempMark + system_random().hex(6);
+  const auto ok = write_file_atomic(probe, Bytes(bytes));
+  ::unlink(probe.c_str());
+  return ok;
+}
+
 Status write_file_atomic(const std::string& path, ByteView content, unsigned mode) {
-  const auto slash = path.rfind('/');
-  const std::string dir =
-      slash == std::string::npos ? "." : path.substr(0, std::max<std::size_t>(slash, 1));
-  const std::string temp = path + ".new-" + system_random().hex(6);
+  const std::string dir = folder_of(path);
+  const std::string temp = path + kTempMark + system_random().hex(6);
   {
     Fd fd(::open(temp.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode));
     if (fd.get() < 0) return errno_error(temp, "create");
+    clear_leftovers(path, fd.get());
     const auto give_up = [&](const char* what) {
       auto e = errno_error(temp, what);
       ::unlink(temp.c_str());
@@ -102,17 +155,20 @@ Status write_file_atomic(const std::string& path, ByteView content, unsigned mod
     if (fd.close() != 0) return give_up("close");
     if (::rename(temp.c_str(), path.c_str()) != 0) return give_up("rename");
   }
-  const Fd folder(::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (folder.get() < 0 || ::fsync(folder.get()) != 0) return errno_error(dir, "sync");
-  return {};
+  return sync_folder(dir);
 }
 
 Status make_dirs(const std::string& path, unsigned mode) {
   for (std::size_t at = path.find('/', 1);; at = path.find('/', at + 1)) {
     const std::string part = path.substr(0, at);
     const bool last = at == std::string::npos;
-    if (!part.empty() && ::mkdir(part.c_str(), mode) != 0 && errno != EEXIST)
-      return errno_error(part, "mkdir");
+    if (!part.empty()) {
+      if (::mkdir(part.c_str(), mode) == 0) {
+        TRY(sync_folder(folder_of(part)));
+      } else if (errno != EEXIST) {
+        return errno_error(part, "mkdir");
+      }
+    }
     if (last) break;
   }
   struct stat st{};

@@ -9,16 +9,30 @@
 
 namespace sally::fs {
 
-enum class Errc : std::uint8_t { kNotFound, kDenied, kTooLarge, kIo, kExists };
+enum class Errc : std::uint8_t {
+  kNotFound,
+  kDenied,
+  kTooLarge,
+  kIo,
+  kExists,
+  kFull,      ///< the disk or the quota; worth another try
+  kReadOnly,  ///< mounted read-only
+};
 std::string_view error_name(Errc e);
 
 /// The whole file; kTooLarge past `max` bytes.
 Result<Bytes> read_file(const std::string& path, std::size_t max = 1 << 20);
 Result<std::string> read_text(const std::string& path, std::size_t max = 1 << 20);
 /// Writes beside, syncs, renames, syncs the folder: after a crash the old or the new content is
-/// there, never a mix.
+/// there, never a mix. What an earlier crash left beside it is cleared away.
 Status write_file_atomic(const std::string& path, ByteView content, unsigned mode = 0600);
-/// Makes the folder and its parents; mode applies to all it makes.
+/// Renames a file or a folder; after a power cut it has the old or the new name.
+Status move(const std::string& from, const std::string& to);
+/// That write_file_atomic could write `bytes` to `path` now: to be asked before what cannot be
+/// asked for twice.
+Status room_for(const std::string& path, std::size_t bytes);
+/// Makes the folder and its parents; mode applies to all it makes. They are there after a power
+/// cut.
 Status make_dirs(const std::string& path, unsigned mode = 0700);
 bool exists(const std::string& path);
 /// kDenied where others than its owner may write in the folder: what we keep there could be theirs.

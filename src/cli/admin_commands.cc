@@ -39,6 +39,8 @@ Status admin_remove(const Common& c, const std::string& name, bool yes) {
 Status login(const Common& c, const std::string& token, const std::string& dir_option) {
   const std::string dir = dir_option.empty() ? context_dir(c.context) : dir_option;
   TRY_ASSIGN(const auto identity, enroll_into(dir, "admin.json", token, crypto::Role::kAdmin));
+  // The first use of a new certificate ends an older one of the same admin.
+  if (const auto fleet = Fleet::open(dir)) (void)fleet->get("/fleet/v1/status");
   c.out.done("logged in to " + identity.network.str() + " as " + identity.name + "; context " + dir,
              {{"network", identity.network.str()}, {"name", identity.name}, {"dir", dir}});
   return {};

@@ -20,6 +20,7 @@ namespace sally::cli {
 namespace {
 
 constexpr std::size_t kMaxTokenFile = 16'384;
+constexpr std::size_t kRoom = 32'768;  // more than an identity takes
 
 Result<std::string> read_token(const std::string& argument) {
   if (argument == "-") {
@@ -72,6 +73,9 @@ bool same_identity(const identity::Identity& old, const identity::Identity& fres
 Result<identity::Identity> enroll_in_folder(const std::string& path, const identity::Token& token,
                                             crypto::Role role) {
   TRY_ASSIGN(const auto old, free_for(path, token));
+  // A token works once: better to know now that what it brings can be kept.
+  if (auto ok = fs::room_for(path, kRoom); !ok)
+    return fail(std::move(ok).error().at("the token was not used"));
   TRY_ASSIGN(auto identity, identity::blocking_enroll(token.text));
   if (identity.role != role) return fail(wrong_kind(identity.role, role, ""));
   if (old && !same_identity(*old, identity)) return fail(in_the_way(path, old->name));

@@ -10,6 +10,7 @@
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <utility>
@@ -31,7 +32,9 @@ namespace json = boost::json;
 // Admins live 90 days: whoever works once in the last 30 gets a new certificate on the way.
 constexpr std::int64_t kRenewS = 30LL * 86'400;
 constexpr std::int64_t kRenewMs = 10'000;
+constexpr std::size_t kRoom = 32'768;  // more than an identity takes
 constexpr std::int64_t kAnswerMs = 15'000;
+constexpr std::size_t kMaxAgentAnswer = 16U << 20U;
 
 // What another process refused with: its code, its text, its fix.
 Error remote_error(const json::object& e, Exit exit) {
@@ -46,7 +49,7 @@ Error from_response(int status, const std::string& body) {
                     : status == 404                  ? kNotFound
                     : status == 409                  ? kConflict
                     : status == 400                  ? kUsage
-                    : status == 429 || status == 503 ? kUnreachable
+                    : status == 429 || status >= 503 ? kUnreachable  // 507: its disk is full
                                                      : kFailed;
   boost::system::error_code ec;
   const auto parsed = json::parse(body, ec);
@@ -137,6 +140,7 @@ Error no_device(const std::string& dir) {
 Status Fleet::renew() const {
   TRY_ASSIGN(const auto one_at_a_time, FolderLock::take(path_ + ".lock", kRenewMs));
   if (reload()) return {};
+  TRY(fs::room_for(path_, kRoom));
   TRY_ASSIGN(const auto v,
              post("/fleet/v1/tokens", json::object{{"kind", "admin"}, {"identity", identity_.id}}));
   auto fresh = identity::blocking_enroll(text_of(v.get_object(), "token"));
@@ -248,10 +252,15 @@ Result<json::object> ask_agent(const std::string& dir, const json::object& reque
     return nobody("no agent runs");
   std::string answer;
   char buffer[16'384];
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(limit.tv_sec);
   for (;;) {
     const ssize_t n = ::recv(fd->get(), buffer, sizeof buffer, 0);
-    if (n < 0) return nobody("the agent does not answer");
+    // Each piece in time is not enough: one byte a second would be an answer without end.
+    if (n < 0 || std::chrono::steady_clock::now() > until)
+      return nobody("the agent does not answer");
     if (n == 0) break;
+    if (answer.size() + static_cast<std::size_t>(n) > kMaxAgentAnswer)
+      return fail(Errc::kFailed, "the agent's answer is too long");
     answer.append(buffer, static_cast<std::size_t>(n));
   }
   boost::system::error_code ec;

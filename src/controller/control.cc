@@ -224,6 +224,23 @@ void Network::on_card_request(std::uint64_t lane, const wire::CardRequest& reque
 
 // ---- events
 
+void Network::on_bad_certificate(const loop::Address& from, const Error& why) {
+  // A path that is not ours. What was ours once, and is revoked, was audited when that happened.
+  if (!why.code().starts_with("crypto.") || !refusals_.take(clock_.mono_us())) return;
+  const bool ok = pool_.submit(
+      [this, source = from.ip_text(), code = std::string(why.code()), text = why.context()] {
+        const auto write = [&]() -> Status {
+          TRY_ASSIGN(auto tx, store_->begin(id_, clock_.unix_ms()));
+          TRY(tx->audit("unknown", "controller.peer_refused", source,
+                        "{\"code\":" + json_quote(code) + ",\"text\":" + json_quote(text) + "}"));
+          return tx->commit();
+        };
+        if (const auto done = write(); !done)
+          log::error("refused peer not audited", {{"why", done.error().text()}});
+      });
+  if (!ok) log::warn("refused peer not audited: the work queue is full");
+}
+
 void Network::on_events(const std::string& router, wire::Events events) {
   {
     const std::scoped_lock lock(mutex_);

@@ -165,9 +165,7 @@ Result<InitResult> init_network(const InitOptions& options, const Clock& clock, 
   std::filesystem::remove_all(work, ec);
   auto result = make_in(work, options, clock, random);
   if (result) {
-    std::filesystem::rename(work, options.dir, ec);
-    if (ec)
-      result = fail(Errc::kExists, "cannot rename " + work + ": " + ec.message(), Source::kLocal);
+    if (auto moved = fs::move(work, options.dir); !moved) result = fail(std::move(moved).error());
   }
   if (!result) std::filesystem::remove_all(work, ec);
   return result;
@@ -182,7 +180,8 @@ Result<bool> ensure_admin(const std::string& dir, const std::string& admin_name,
   if (networks.size() != 1) return fail(Errc::kNoNetwork, dir, Source::kConfig);
   TRY_ASSIGN(auto tx, store->begin(networks.front(), now_ms));
   const auto file = identity::load(identity_path);
-  if (file && file->role == crypto::Role::kAdmin && file->expires_s() > now_ms / 1000 + kLeftS) {
+  if (file && file->role == crypto::Role::kAdmin && file->expires_s() > now_ms / 1000 + kLeftS &&
+      file->leaf().not_before() <= now_ms / 1000) {
     TRY_ASSIGN(const auto row, tx->identity(file->id));
     TRY_ASSIGN(const auto certificate, tx->certificate(file->chain.front().serial_hex()));
     if (row && row->removed_ms == 0 && row->standing == store::Standing::kActive && certificate &&

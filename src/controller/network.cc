@@ -78,7 +78,11 @@ Status Network::load() {
   TRY_ASSIGN(auto mac_key, keys_.secret("tokens", random_));
   door_ = std::make_unique<pki::TokenDoor>(authority_, std::move(mac_key));
   TRY(load_certificates());
-  TRY(upkeep());
+  if (const auto ok = upkeep(); !ok) {
+    // A full disk is no reason to refuse what is still good; the next hour tries again.
+    if (!ok.error().retry()) return fail(ok.error());
+    log::error("upkeep failed", {{"why", ok.error().text()}});
+  }
   TRY(make_writer());
   api_ = std::make_unique<api::Api>(api::Deps{
       id_, *store_, authority_, *door_, [this] { return rest(); }, [this] { return signer_key_; },
@@ -138,7 +142,10 @@ Result<bool> Network::renew(const std::string& file, const std::string& key_name
   TRY_ASSIGN(const auto chain, read_chain(dir_ + "/" + file));
   const auto& old = chain[0];
   const std::int64_t now_ms = clock_.unix_ms();
-  if ((old.not_after() - now_ms / 1000) * 3 > old.not_after() - old.not_before()) return false;
+  // One that is not valid yet was made while the clock was wrong.
+  if ((old.not_after() - now_ms / 1000) * 3 > old.not_after() - old.not_before() &&
+      old.not_before() <= now_ms / 1000)
+    return false;
   TRY_ASSIGN(const auto key, keys_.load(key_name));
   TRY_ASSIGN(const auto name,
              crypto::parse_identity_uri(old.uri_sans().empty() ? "" : old.uri_sans().front()));

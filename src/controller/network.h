@@ -71,6 +71,9 @@ class Network final : public lane::LaneOwner, public api::Live {
   void on_lane_setup(lane::Lane& lane, std::uint32_t label, ByteView payload) override;
   void on_lane_down(lane::Lane& lane, const Error& why) override;
 
+  /// Somebody at the listener whose certificate is nobody's; into the audit, at a rate.
+  void on_bad_certificate(const loop::Address& from, const Error& why);
+
   /// Renews what is past two thirds of its life and signs records again; on the pool, blocks.
   Status upkeep();
 
@@ -153,6 +156,7 @@ class Network final : public lane::LaneOwner, public api::Live {
   std::unique_ptr<replica::LogWriter> writer_;
   std::map<const lane::Lane*, Peer> peers_;
   std::uint64_t next_lane_ = 1;
+  TokenBucket refusals_{1.0 / 60, 20};  // audited: strangers must not fill it
   std::unique_ptr<loop::Timer> head_timer_;
   std::unique_ptr<loop::Timer> upkeep_timer_;
   std::move_only_function<void()> on_certificates_;

@@ -53,7 +53,7 @@ Status Server::start() {
   TRY_ASSIGN(network_, Network::open(options_.dir, loop_, *pool_, clock_, random_));
   http_ = std::make_unique<http::Server>(
       loop_, http::ServerOptions{.name = "controller", .workers = options_.threads},
-      [this](const http::Request& r) { return handle(r); });
+      [this](http::Request&& r) { return handle(std::move(r)); });
   network_->set_metrics([this] { return metrics_from_pool(); });
   TRY_ASSIGN(auto context, make_context());
   TRY_ASSIGN(acceptor_, tls::Acceptor::create(loop_,
@@ -61,7 +61,11 @@ Status Server::start() {
                                                .port = options_.port,
                                                .context = context,
                                                .limits = {},
-                                               .name = "controller"},
+                                               .name = "controller",
+                                               .on_bad_certificate =
+                                                   [this](const auto& from, const Error& why) {
+                                                     network_->on_bad_certificate(from, why);
+                                                   }},
                                               [this](std::unique_ptr<tls::Stream> stream) {
                                                 accept(std::move(stream));
                                               }));
@@ -89,13 +93,13 @@ void Server::accept(std::unique_ptr<tls::Stream> stream) {
   http_->adopt(std::move(stream));
 }
 
-http::Response Server::handle(const http::Request& request) const {
+http::Response Server::handle(http::Request&& request) const {
   api::Request r;
   r.method = request.method;
   r.path = request.path;
   r.query = request.query;
   r.headers = request.headers.list();
-  r.body = request.body;
+  r.body = std::move(request.body);
   r.remote = request.source.ip_text();
   // The one place where a proven peer becomes a caller.
   if (request.peer)

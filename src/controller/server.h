@@ -43,7 +43,7 @@ class Server {
   Status start();
   [[nodiscard]] Result<std::shared_ptr<const tls::Context>> make_context() const;
   void accept(std::unique_ptr<tls::Stream> stream);
-  [[nodiscard]] http::Response handle(const http::Request& request) const;
+  [[nodiscard]] http::Response handle(http::Request&& request) const;
 
   // metrics.cc
   /// What only the loop's thread may read.

@@ -27,8 +27,8 @@ std::string first_cn(const X509_NAME* name) {
     ERR_clear_error();
     return {};
   }
+  const OsslBytes owned(utf8);
   std::string out(reinterpret_cast<char*>(utf8), static_cast<std::size_t>(n));
-  OPENSSL_free(utf8);
   return out.size() <= kMaxSanText && printable_utf8(out) ? out : std::string();
 }
 

@@ -35,8 +35,8 @@ std::string subject_cn(const X509_REQ* req) {
   unsigned char* utf8 = nullptr;
   const int n = ASN1_STRING_to_UTF8(&utf8, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(name, at)));
   if (n < 0) return {};
+  const OsslBytes owned(utf8);
   std::string out(reinterpret_cast<char*>(utf8), static_cast<std::size_t>(n));
-  OPENSSL_free(utf8);
   return out.size() <= 256 && printable_utf8(out) ? out : std::string();
 }
 

@@ -33,6 +33,12 @@ using X509Ptr = Ossl<X509, X509_free>;
 using X509ReqPtr = Ossl<X509_REQ, X509_REQ_free>;
 using X509NamePtr = Ossl<X509_NAME, X509_NAME_free>;
 
+struct OsslBytesFree {
+  void operator()(unsigned char* p) const { OPENSSL_free(p); }
+};
+/// Bytes that the library allocated.
+using OsslBytes = std::unique_ptr<unsigned char, OsslBytesFree>;
+
 /// First text of this thread's error queue; empties the queue. For logs of our own failures.
 inline std::string ossl_error() {
   const unsigned long e = ERR_get_error();
@@ -51,9 +57,8 @@ Bytes to_der(F i2d, const T* object) {
     ERR_clear_error();
     return {};
   }
-  Bytes out(raw, raw + n);
-  OPENSSL_free(raw);
-  return out;
+  const OsslBytes owned(raw);
+  return {raw, raw + n};
 }
 
 }  // namespace sally::crypto

@@ -10,6 +10,12 @@
 
 namespace sally::http {
 
+namespace {
+
+constexpr std::size_t kSmallBody = 16 * 1024;
+
+}  // namespace
+
 struct Parser::Impl {
   llhttp_t http{};
   llhttp_settings_t settings{};
@@ -20,6 +26,7 @@ struct Parser::Impl {
   std::string value;
   Headers headers;
   std::string body;
+  std::size_t body_length = 0;  // as Content-Length says, within the limit
   std::size_t head_size = 0;
   int status = 0;  // what to answer after an error
   bool started = false;
@@ -102,6 +109,7 @@ struct Parser::Impl {
     i.head_done = true;
     if ((h->flags & F_CONTENT_LENGTH) != 0 && h->content_length > i.limits.body)
       return i.refuse(413);
+    i.body_length = (h->flags & F_CONTENT_LENGTH) != 0 ? h->content_length : 0;
     if (h->http_major != 1) return i.refuse(505);
     if (i.kind == Kind::kResponse) return i.no_body ? 1 : 0;
     static constexpr std::array kMethods = {HTTP_GET,   HTTP_HEAD,   HTTP_POST,   HTTP_PUT,
@@ -123,6 +131,7 @@ struct Parser::Impl {
   static int on_body(llhttp_t* h, const char* at, std::size_t n) {
     Impl& i = of(h);
     if (i.body.size() + n > i.limits.body) return i.refuse(413);
+    i.make_room(n);
     i.body.append(at, n);
     return 0;
   }
@@ -139,6 +148,17 @@ struct Parser::Impl {
     // Whoever asks to leave HTTP gets an answer and the end of the connection.
     i.keep = llhttp_should_keep_alive(h) == 1 && h->upgrade == 0;
     return HPE_PAUSED;
+  }
+
+  /// A body is allocated once: by its length, or for the limit as soon as it is not small. What is
+  /// not written to costs address space only.
+  void make_room(std::size_t n) {
+    if (kind != Kind::kRequest || body.size() + n <= body.capacity()) return;
+    if (body_length != 0) {
+      body.reserve(body_length);
+    } else if (body.size() + n > kSmallBody) {
+      body.reserve(limits.body);
+    }
   }
 
   State failure() {

@@ -170,12 +170,13 @@ struct Server::Impl {
       request.source = stream_->remote();
       ++owner_.counters.requests;
       owner_.touch(self);
-      auto job = [weak = weak_from_this(), &owner = owner_, request = std::move(request)] {
+      auto job = [weak = weak_from_this(), &owner = owner_,
+                  request = std::move(request)]() mutable {
         Response response;
         try {
-          response = owner.handler(request);
+          response = owner.handler(std::move(request));
         } catch (const std::exception& e) {
-          log::error("http.handler_threw", {{"path", request.path}, {"reason", e.what()}});
+          log::error("http.handler_threw", {{"reason", e.what()}});
           response = refusal(500);
         }
         // The pool is joined before the server goes, so `owner` is alive; the connection may be

@@ -14,7 +14,8 @@
 namespace sally::http {
 
 /// Runs on a worker thread, several at a time. Must not throw (what is thrown anyway becomes 500).
-using Handler = std::function<Response(const Request&)>;
+/// The request is its own: a body is kept once.
+using Handler = std::function<Response(Request&&)>;
 
 struct ServerOptions {
   std::string name = "http";  ///< in log lines

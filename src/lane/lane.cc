@@ -13,6 +13,7 @@
 namespace sally::lane {
 namespace {
 
+constexpr std::int64_t kAskEveryMs = 5'000;
 // A peer that does not read its control messages: stop reading from it, then give up.
 constexpr std::size_t kPauseControlBytes = 256 * 1024;
 constexpr std::size_t kMaxControlBytes = 16 * 1024 * 1024;
@@ -112,12 +113,13 @@ Lane::~Lane() {
 }
 
 std::int64_t Lane::time_ms() const {
-  return loop_.clock().unix_ms() + (time_known_ ? time_offset_ms_ : 0);
+  // By the peer's time and how long ago it said so: our own clock may be set at any moment.
+  return time_known_ ? loop_.now_ms() + time_offset_ms_ : loop_.clock().unix_ms();
 }
 
 void Lane::learn_time(std::int64_t peer_ms) {
   if (peer_ms <= 0) return;
-  time_offset_ms_ = peer_ms + rtt_us_ / 2000 - loop_.clock().unix_ms();
+  time_offset_ms_ = peer_ms + rtt_us_ / 2000 - loop_.now_ms();
   time_known_ = true;
 }
 
@@ -143,7 +145,7 @@ void Lane::put_frame(wire::FrameHeader header, ByteView payload) {
     });
     return;
   }
-  if (waiting > kPauseControlBytes && !reading_paused_) {
+  if (waiting > kPauseControlBytes && options_.pause_reading && !reading_paused_) {
     reading_paused_ = true;
     stream_->want_read(false);
   }
@@ -584,7 +586,9 @@ void Lane::on_probe_timer() {
                   Source::kPeer, true));
     return;
   }
-  if (silence >= options_.probe_ms || rtt_us_ == 0) {
+  // A lane that is never silent asks too: its peer's clock may have been set.
+  if (silence >= options_.probe_ms || rtt_us_ == 0 || now - asked_ms_ >= kAskEveryMs) {
+    asked_ms_ = now;
     put_frame({.type = wire::FrameType::kPing,
                .offset = static_cast<std::uint64_t>(loop_.clock().mono_us()) & kTokenMask},
               {});

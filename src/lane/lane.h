@@ -34,6 +34,9 @@ struct LaneOptions {
   /// Longest control message the peer may send.
   std::size_t max_control = wire::kMaxControlFromDevice;
   std::size_t max_labels = 65'536;
+  /// Stop reading while much waits to be sent: a peer that makes us answer and does not read. The
+  /// side that dialed reads always, or the two could wait for each other.
+  bool pause_reading = true;
   std::int64_t hello_ms = 5'000;
   std::int64_t probe_ms = 1'000;  ///< silence after which we ask
   std::int64_t dead_ms = 5'000;   ///< silence after which the lane is dead
@@ -160,6 +163,7 @@ class Lane final : public tls::StreamHandler {
   std::int64_t started_ms_ = 0;
   std::uint64_t acked_bytes_ = 0;
   std::int64_t rtt_us_ = 0;
+  std::int64_t asked_ms_ = 0;  ///< last PING
   std::int64_t time_offset_ms_ = 0;
   bool time_known_ = false;
   bool up_ = false;

@@ -3,8 +3,10 @@
 
 #include <uv.h>
 
+#include <algorithm>
 #include <atomic>
 #include <csignal>
+#include <deque>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -17,6 +19,7 @@ namespace {
 
 using Function = std::move_only_function<void()>;
 constexpr std::size_t kMaxPosted = 65'536;
+constexpr std::size_t kCostlyPerTurn = 4;
 
 template <typename Handle>
 uv_handle_t* handle(Handle* h) {
@@ -47,6 +50,7 @@ struct Loop::Impl {
   uv_async_t async{};
   bool idling = false;
   std::vector<Function> deferred;
+  std::deque<Function> costly;
   bool in_run_until = false;
   std::vector<Watcher::Impl*> dirty;
   bool unpolled = false;  // libuv learns of a changed interest when it polls next
@@ -60,6 +64,15 @@ struct Loop::Impl {
       owner.store(std::this_thread::get_id(), std::memory_order_relaxed);
   }
 
+  bool run_costly() {
+    const std::size_t count = std::min(costly.size(), kCostlyPerTurn);
+    for (std::size_t i = 0; i < count; ++i) {
+      auto fn = std::move(costly.front());
+      costly.pop_front();
+      fn();
+    }
+    return count != 0;
+  }
   bool run_deferred() {
     if (deferred.empty()) return false;
     auto now = std::exchange(deferred, {});
@@ -89,16 +102,17 @@ struct Loop::Impl {
     }
   }
   bool end_of_turn() {
+    const bool some = run_costly();
     const bool ran = run_deferred();
     apply_interest();
-    return ran;
+    return ran || some;
   }
   void before_sleep() {
     const bool fired = wheel.advance();
     const bool ran = end_of_turn();
     unpolled = false;  // what was changed up to here is polled now
     // run_until looks at its condition between turns: what ran just now may have made it true.
-    const bool more = !deferred.empty() || ((fired || ran) && in_run_until);
+    const bool more = !deferred.empty() || !costly.empty() || ((fired || ran) && in_run_until);
     if (more && !idling) uv_idle_start(&idle, [](uv_idle_t*) {});
     if (!more && idling) uv_idle_stop(&idle);
     idling = more;
@@ -163,6 +177,7 @@ Loop::~Loop() {
   // What was posted or deferred but never ran is dropped, without running it.
   impl_->posted.clear();
   impl_->deferred.clear();
+  impl_->costly.clear();
   uv_close(handle(&impl_->timer), nullptr);
   uv_close(handle(&impl_->prepare), nullptr);
   uv_close(handle(&impl_->check), nullptr);
@@ -196,7 +211,9 @@ int Loop::poll_fd() const {
 }
 
 std::int64_t Loop::wait_ms() const {
-  if (impl_->unpolled || !impl_->dirty.empty() || !impl_->deferred.empty()) return 0;
+  if (impl_->unpolled || !impl_->dirty.empty() || !impl_->deferred.empty() ||
+      !impl_->costly.empty())
+    return 0;
   return impl_->wheel.next_ms();
 }
 
@@ -237,6 +254,11 @@ bool Loop::post(std::move_only_function<void()> fn, bool always) {
 void Loop::defer(std::move_only_function<void()> fn) {
   check_thread();
   impl_->deferred.push_back(std::move(fn));
+}
+
+void Loop::defer_costly(std::move_only_function<void()> fn) {
+  check_thread();
+  impl_->costly.push_back(std::move(fn));
 }
 
 const Clock& Loop::clock() const {

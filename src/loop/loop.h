@@ -48,6 +48,9 @@ class Loop {
   bool post(std::move_only_function<void()> fn, bool always = false);
   /// Owner thread: runs `fn` at the end of this turn.
   void defer(std::move_only_function<void()> fn);
+  /// Owner thread: the same for what takes long, a step of a handshake. In their order, a few each
+  /// turn, so that a crowd of them holds nobody else up; the loop does not sleep over the rest.
+  void defer_costly(std::move_only_function<void()> fn);
 
   [[nodiscard]] const Clock& clock() const;
   [[nodiscard]] TimerWheel& timers();

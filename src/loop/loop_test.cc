@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <thread>
 #include <vector>
@@ -66,6 +67,28 @@ TEST(Loop, PostFromAnotherThreadAndStopBeforeRun) {
   other.join();
   loop.stop();
   loop.run();  // returns at once
+}
+
+TEST(Loop, ACrowdOfCostlyCallsHoldsNothingElseUp) {
+  Loop loop;
+  int costly = 0;
+  int most = 0;
+  for (int i = 0; i < 100; ++i) loop.defer_costly([&] { ++costly; });
+  while (costly < 100) {
+    const int before = costly;
+    loop.run_once(true);  // does not sleep over what waits
+    most = std::max(most, costly - before);
+  }
+  EXPECT_LE(most, 16);
+  // In their order, and not in the turn in which they are asked for again.
+  std::vector<int> seen;
+  for (int i = 0; i < 8; ++i)
+    loop.defer_costly([&, i] {
+      seen.push_back(i);
+      if (i == 0) loop.defer_costly([&] { seen.push_back(8); });
+    });
+  EXPECT_TRUE(loop.run_until([&] { return seen.size() == 9; }, kLimit));
+  EXPECT_TRUE(std::ranges::is_sorted(seen));
 }
 
 TEST(Watcher, TwoWatchersChangeEachOther) {

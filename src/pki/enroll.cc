@@ -77,7 +77,13 @@ Result<TokenDoor::Enrolled> TokenDoor::enroll(store::Transaction& tx, std::strin
     subject.dns = info->dns;
     subject.ips = info->ips;
   }
-  TRY_ASSIGN(const std::size_t older, revoke_certificates(tx, identity->id, now_ms));
+  // An admin's older certificate ends with the first use of the new one (api/): who loses the
+  // answer is not locked out. Devices and routers prove theirs elsewhere; a new one ends the older
+  // at once.
+  std::size_t older = 0;
+  if (row->kind != store::Kind::kAdmin) {
+    TRY_ASSIGN(older, revoke_certificates(tx, identity->id, now_ms));
+  }
   if (older > 0) {
     ++identity->credential_epoch;
     TRY(tx.put_identity(*identity));

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "pki/publish.h"
 
+#include <algorithm>
+
 #include "crypto/hash.h"
 #include "pki/errc.h"
 #include "trust/records.h"
@@ -50,6 +52,19 @@ Status revoke_certificate(store::Transaction& tx, store::CertificateRow row, std
   row.revoked_ms = now_ms;
   TRY(tx.put_certificate(row));
   return append(tx, {wire::RevokedCertificate{row.serial, row.not_after_s * 1000, now_ms}});
+}
+
+Result<std::vector<store::CertificateRow>> older_certificates(const store::Transaction& tx,
+                                                              std::string_view identity,
+                                                              std::string_view serial,
+                                                              std::int64_t now_ms) {
+  TRY_ASSIGN(auto rows, tx.certificates_of(identity));
+  const auto own = std::ranges::find(rows, serial, &store::CertificateRow::serial);
+  const std::int64_t issued = own != rows.end() ? own->issued_ms : 0;
+  std::erase_if(rows, [&](const store::CertificateRow& r) {
+    return r.issued_ms >= issued || r.revoked_ms != 0 || r.not_after_s * 1000 <= now_ms;
+  });
+  return rows;
 }
 
 Result<std::size_t> revoke_certificates(store::Transaction& tx, std::string_view identity,

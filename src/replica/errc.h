@@ -9,7 +9,7 @@ namespace sally::replica {
 /// Why an update is not taken. Bytes and signatures give codes of wire/ and trust/.
 enum class Errc : std::uint8_t {
   kNoHead,    ///< an update without a signed head
-  kRollback,  ///< a lower version, or an older head, than what is held
+  kRollback,  ///< a lower version than what is held
   kFork,      ///< same version, another hash: two histories
   kGap,       ///< entries do not follow what is held: ask for all
   kHash,      ///< entries do not lead to the hash of the head

@@ -175,8 +175,14 @@ Result<Diff> Replica::apply(const wire::StateUpdate& update, std::int64_t now_ms
   if (head->version < next->version_) return fail(Errc::kHash, "entries past the head");
   if (head->hash != next->hash_)
     return fail(head->version == state_->version_ ? Errc::kFork : Errc::kHash, "head");
-  if (head->time_ms < state_->head_time_ms_) return fail(Errc::kRollback, "an older head");
-  next->head_time_ms_ = head->time_ms;
+  // A writer whose clock was set back still revokes: what is new is taken, but nothing gets
+  // younger.
+  diff.older_head = head->time_ms < state_->head_time_ms_;
+  if (diff.older_head && head->version == state_->version_) {
+    diff.to = diff.from;
+    return diff;
+  }
+  next->head_time_ms_ = std::max(head->time_ms, state_->head_time_ms_);
 
   next->signers_.remove_revoked(*next);
   diff.unverified_services =
@@ -226,7 +232,15 @@ void Replica::keep(const wire::StateUpdate& update, std::uint64_t before) {
 // ----------------------------------------------------------------------------------------------
 namespace {
 constexpr std::string_view kMagic = "sally-replica-1\n";
+
+// The time in the head; 0 where it cannot be read. apply() verifies what it belongs to.
+std::int64_t said_at(const wire::StateUpdate& update) {
+  const auto envelope = wire::decode_envelope(update.head);
+  if (!envelope) return 0;
+  const auto head = wire::decode_state_head(envelope->payload);
+  return head ? head->time_ms : 0;
 }
+}  // namespace
 
 bool Replica::save_due(std::int64_t now_ms) const {
   if (!dirty_ || state_->version_ == 0) return false;
@@ -260,7 +274,9 @@ Status Replica::load(const std::string& path, std::int64_t now_ms) {
   const auto body = r.take(r.left());
   if (!equal_constant_time(hash, crypto::sha256(body)))
     return fail(Errc::kDamaged, path + ": checksum", Source::kLocal);
-  auto taken = apply(body, now_ms);
+  // It was believed once: that the clock is behind it now is the clock's fault.
+  TRY_ASSIGN(const auto update, wire::decode_state_update(body));
+  auto taken = apply(update, std::max(now_ms, said_at(update)));
   if (!taken) {
     reset();
     return std::unexpected(std::move(taken.error()).at(path));

@@ -68,6 +68,7 @@ struct Diff {
   std::set<std::string> routers;
   std::set<std::string> serials;        ///< newly revoked
   std::size_t unverified_services = 0;  ///< in the whole state: worth a warning
+  bool older_head = false;  ///< the writer's clock went back; how fresh we are stays as it was
   [[nodiscard]] bool empty() const {
     return services.empty() && identities.empty() && routers.empty() && serials.empty();
   }

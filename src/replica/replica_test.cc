@@ -136,11 +136,30 @@ TEST(Replica, NeverBackNeverSideways) {
   const auto held = p.replica.state();
 
   EXPECT_EQ(code(p.replica.apply(v1, p.now)), "replica.rollback");
-  // An older head of the same version would stretch the grace.
+  // An older head changes nothing: it would stretch the grace.
   auto old_head = crypto::must(p.writer.update_for(2, held->hash(), p.now - 500));
-  EXPECT_EQ(code(p.replica.apply(old_head, p.now)), "replica.rollback");
+  const auto unchanged = p.replica.apply(old_head, p.now);
+  ASSERT_EQ(code(unchanged), "ok");
+  EXPECT_TRUE(unchanged->older_head && unchanged->empty());
+  EXPECT_EQ(p.replica.state(), held);
   auto future = crypto::must(p.writer.update_for(2, held->hash(), p.now + 60'001));
   EXPECT_EQ(code(p.replica.apply(future, p.now)), "trust.time");
+
+  // With something new it is taken, and makes nothing younger: a writer whose clock was set back
+  // still revokes.
+  {
+    Pair q;
+    ASSERT_EQ(code(q.writer.append(router("r-1"))), "ok");
+    ASSERT_EQ(code(q.sync()), "ok");
+    ASSERT_EQ(code(q.writer.append(router("r-2"))), "ok");
+    const auto late =
+        crypto::must(q.writer.update_for(1, q.replica.state()->hash(), q.now - 3'600'000));
+    const auto taken = q.replica.apply(late, q.now);
+    ASSERT_EQ(code(taken), "ok");
+    EXPECT_TRUE(taken->older_head);
+    EXPECT_TRUE(q.replica.state()->router_known("r-2"));
+    EXPECT_EQ(q.replica.state()->head_time_ms(), q.now);
+  }
 
   // Another history: same versions, other entries.
   auto fork = make_writer();

@@ -75,6 +75,9 @@ void Router::on_state(const wire::StateUpdate& update) {
     return;
   }
   control_->settled();
+  if (options_.time != nullptr) options_.time->raise(state().head_time_ms());
+  if (diff->older_head)
+    log::warn("router.controller_clock_back", {{"newest", format_time(state().head_time_ms())}});
   if (diff->unverified_services != 0)
     log::warn("router.services_unverified", {{"count", diff->unverified_services}});
   if (!diff->empty()) {
@@ -116,6 +119,14 @@ void Router::taken(Round& round, std::uint64_t cut) {
 void Router::ask_card(unsigned worker, std::string id) {
   at_desk(worker, [this, id = std::move(id)] {
     control_->send({wire::CardRequest{.request = next_request_++, .id = id}});
+  });
+}
+
+void Router::flows_cut(unsigned worker, std::uint64_t count) {
+  at_desk(worker, [this, count] {
+    flows_cut_ += count;
+    if (enforced_->version() == 0) return;
+    control_->send({wire::StateAck{.version = enforced_->version(), .flows_cut = flows_cut_}});
   });
 }
 

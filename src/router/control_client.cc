@@ -39,6 +39,7 @@ void ControlClient::connect() {
         options.hello = handler_.control_hello();
         options.tell_time = true;
         options.max_control = wire::kMaxControlMessage;
+        options.pause_reading = false;
         options.max_labels = 0;  // no circuits on a control lane
         lane_ = std::make_unique<lane::Lane>(loop_, pool_, std::move(*stream), *this,
                                              std::move(options));

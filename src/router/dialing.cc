@@ -144,9 +144,10 @@ void Worker::try_next(Circuit& circuit) {
                             .ingress_issuing = options().chain.back().der()};
     auto sealed = trust::make_route(route, *options().key);
     // We are the egress as well: what verify_route and verify_dial would check there was checked
-    // above, the replay memory was not.
-    const Status fresh = shared_.circuits.remember(route.circuit, route.epoch, route.attempt,
-                                                   route.expiry_ms, now_ms());
+    // above, the replay memory was not. It forgets by time that nobody sets.
+    const Status fresh =
+        shared_.circuits.remember(route.circuit, route.epoch, route.attempt,
+                                  loop_.now_ms() + trust::kMaxRouteLifeMs, loop_.now_ms());
     if (!fresh && fresh.error().is(trust::Errc::kReplay)) {
       log::warn("router.dial_refused", {{"device", o.dialer->id}, {"why", fresh.error().text()}});
       event("router.dial_denied", o.dialer->id, o.setup.service, fresh.error().text());

@@ -36,6 +36,10 @@ std::uint64_t Worker::enforce() {
   return cut;
 }
 
+void Worker::enforce_cards() {
+  if (const std::uint64_t cut = enforce(); cut != 0) shared_.desk.flows_cut(index_, cut);
+}
+
 std::uint64_t Worker::enforce_devices() {
   std::uint64_t cut = 0;
   for (auto& [lane, device] : lanes_) {

@@ -151,7 +151,9 @@ int router_main(int argc, char** argv) {
     return 2;
   }
   log::set_origin("router", options.network);
-  loop::Loop loop;
+  FlooredClock clock(system_clock());
+  options.time = &clock;
+  loop::Loop loop(clock);
   Router router(loop, system_random(), std::move(options));
   loop::Signals signals(loop, {SIGINT, SIGTERM}, [&](int) { loop.stop(); });
   if (const Status s = router.start(); !s) {

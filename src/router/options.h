@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/text.h"
 #include "crypto/certificate.h"
 #include "crypto/key.h"
@@ -26,6 +27,8 @@ struct RouterOptions {
   crypto::SignerPtr key;
   trust::Anchors anchors;
   std::int64_t grace_ms = 24LL * 3600 * 1000;  ///< offline grace (docs/wire-protocol.md)
+  /// The loop's clock, where it is one: signed heads hold it up.
+  FlooredClock* time = nullptr;
   /// For stream data that waits here. At three quarters windows stop growing, beyond it the largest
   /// stalled circuits are reset.
   std::size_t memory_bytes = std::size_t{1} << 30U;

@@ -101,6 +101,7 @@ Status Router::start() {
     // Loud, and then on with nothing: the controller sends it again.
     log::error("router.state_refused", {{"path", options_.state_path}, {"why", s.error().text()}});
   }
+  if (options_.time != nullptr) options_.time->raise(replica_.state()->head_time_ms());
   enforced_ = replica_.state();
   for (Seat& seat : seats_) seat.worker->take_state(enforced_, false, false);
 

@@ -60,6 +60,7 @@ class Router final : public ControlHandler, public Desk {
   void report_terminators(unsigned worker) override;
   void event(unsigned worker, wire::Event event) override;
   void memory_exhausted(unsigned worker) override;
+  void flows_cut(unsigned worker, std::uint64_t count) override;
 
  private:
   using Call = std::move_only_function<void()>;

@@ -48,17 +48,20 @@ Status Worker::listen(const HostPort& at, loop::ListenOptions how) {
                              .admit = [this](const tls::PeerIdentity& peer) { return admit(peer); },
                              .clock = &loop_.clock()};
   TRY_ASSIGN(const auto context, tls::Context::create(std::move(server)));
-  TRY_ASSIGN(acceptor_, tls::Acceptor::create(loop_,
-                                              {.host = at.host,
-                                               .port = at.port,
-                                               .context = context,
-                                               .limits = {},
-                                               .gate = shared_.gate,
-                                               .listen = how,
-                                               .name = "router"},
-                                              [this](std::unique_ptr<tls::Stream> stream) {
-                                                accept(std::move(stream));
-                                              }));
+  TRY_ASSIGN(
+      acceptor_,
+      tls::Acceptor::create(
+          loop_,
+          {.host = at.host,
+           .port = at.port,
+           .context = context,
+           .limits = {},
+           .gate = shared_.gate,
+           .listen = how,
+           .name = "router",
+           .on_bad_certificate = [this](const auto& from,
+                                        const Error& why) { on_bad_certificate(from, why); }},
+          [this](std::unique_ptr<tls::Stream> stream) { accept(std::move(stream)); }));
   upkeep_timer_.arm(kUpkeepMs);
   return {};
 }
@@ -69,6 +72,12 @@ void Worker::event(std::string code, std::string actor, std::string subject, std
                               .actor = std::move(actor),
                               .subject = std::move(subject),
                               .text = std::move(text)});
+}
+
+void Worker::on_bad_certificate(const loop::Address& from, const Error& why) {
+  // A path that is not ours. What was ours once, and is revoked, was audited when that happened.
+  if (!why.code().starts_with("crypto.") || !refusals_.take(loop_.clock().mono_us())) return;
+  event("router.peer_refused", from.ip_text(), std::string(why.code()), why.context());
 }
 
 // Inside the TLS verify step: whoever is refused here sees the same alert as one with a bad
@@ -186,7 +195,7 @@ void Worker::on_card_reply(const wire::CardReply& reply) {
     changed |= use_card(*device, reply.card) && had;
   }
   // A first card takes nothing away.
-  if (changed) enforce();
+  if (changed) enforce_cards();
 }
 
 bool Worker::may_dial(const Device& device, const std::string& service) const {
@@ -342,7 +351,7 @@ void Worker::on_upkeep() {
         (*device->card)->not_after_ms - now < kCardRefreshMs)
       ask_card(*device);
   }
-  if (dropped) enforce();
+  if (dropped) enforce_cards();
   rest();
   upkeep_timer_.arm(kUpkeepMs);
 }

@@ -13,6 +13,7 @@
 
 #include "base/chunk.h"
 #include "base/random.h"
+#include "base/token_bucket.h"
 #include "lane/lane.h"
 #include "replica/cards.h"
 #include "replica/replica.h"
@@ -44,6 +45,8 @@ class Desk {
   virtual void event(unsigned worker, wire::Event event) = 0;
   /// The memory for what waits is used up: Worker::shed on all of them.
   virtual void memory_exhausted(unsigned worker) = 0;
+  /// Cut by a card, not by a state: counts with the next confirmation.
+  virtual void flows_cut(unsigned worker, std::uint64_t count) = 0;
 };
 
 /// What the workers of a router share. Owner: the router. Thread: any. See its parts.
@@ -139,6 +142,7 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
   void event(std::string code, std::string actor, std::string subject, std::string text);
   // worker.cc: lanes, cards, services, binds
   void accept(std::unique_ptr<tls::Stream> stream);
+  void on_bad_certificate(const loop::Address& from, const Error& why);
   [[nodiscard]] Status admit(const tls::PeerIdentity& peer) const;
   [[nodiscard]] wire::IdentityState standing_of(const std::string& id) const;
   void push_routers(Device& device);
@@ -151,6 +155,8 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
   void on_upkeep();
   // enforce.cc: what the state cuts
   std::uint64_t enforce();
+  /// The same because of a card.
+  void enforce_cards();
   std::uint64_t enforce_devices();
   std::uint64_t enforce_circuits();
   // dialing.cc: set-ups and circuits, from the dialer's side
@@ -212,8 +218,9 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
   std::vector<Circuit*> path_down_;                // of those: told in one batch per lane
   bool cleanup_scheduled_ = false;
   loop::Timer upkeep_timer_;
-  loop::Timer mark_timer_;     // while memory is scarce
-  std::size_t kept_free_ = 0;  // free memory after it was given back to the system
+  loop::Timer mark_timer_;              // while memory is scarce
+  std::size_t kept_free_ = 0;           // free memory after it was given back to the system
+  TokenBucket refusals_{1.0 / 60, 20};  // told to the audit: strangers must not fill it
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

@@ -3,9 +3,11 @@
 #include <fcntl.h>
 #include <sally/sally.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
+#include <new>
 #include <vector>
 
 #include "sdk/core.h"
@@ -15,17 +17,20 @@ namespace {
 
 thread_local std::string last_error;
 
-// Nothing may leave through a C function; what is left to throw is the allocator.
+// Nothing may leave through a C function; what is left to throw is the allocator. Functions without
+// a result run as whole().
 template <typename F>
-auto guarded(F f) -> decltype(f()) {
+auto guarded(F f) noexcept -> decltype(f()) {
   try {
     return f();
+  } catch (const std::bad_alloc&) {
+    return record_error(SALLY_E_MEMORY, "out of memory");
   } catch (...) {
-    return record_error(SALLY_E_INTERNAL, "out of memory");
+    return record_error(SALLY_E_INTERNAL, "the system gave no thread or lock");
   }
 }
 
-int bad_argument(const char* what) {
+int bad_argument(const char* what) noexcept {
   return record_error(SALLY_E_ARGUMENT, what);
 }
 
@@ -43,8 +48,12 @@ int set_nonblocking(int fd) {
 
 }  // namespace
 
-int record_error(int code, std::string text) {
-  last_error = std::move(text);
+int record_error(int code, std::string_view text) noexcept {
+  try {
+    last_error = text;
+  } catch (const std::bad_alloc&) {
+    last_error.clear();
+  }
   return code;
 }
 int record_error(const Error& error) {
@@ -60,7 +69,7 @@ using namespace sally::sdk;
 const char* sally_error_name(int code) {
   if (code == SALLY_OK) return "sally.ok";
   const int index = SALLY_E_ARGUMENT - code;
-  if (index < 0 || index > static_cast<int>(Errc::kWouldBlock)) return "sally.unknown";
+  if (index < 0 || index > static_cast<int>(Errc::kMemory)) return "sally.unknown";
   return error_name(static_cast<Errc>(index)).data();
 }
 const char* sally_last_error(void) {
@@ -83,9 +92,10 @@ int sally_open(const sally_options* options, sally_context** out) {
   return guarded([&] {
     auto material = load_material(o.identity_path);
     if (!material) return record_error(material.error());
-    auto core = std::make_shared<Core>(std::move(*material), o);
-    core->start();
-    *out = new sally_context{std::move(core)};
+    auto handle = std::make_unique<sally_context>(
+        sally_context{std::make_shared<Core>(std::move(*material), o)});
+    handle->core->start();
+    *out = handle.release();
     return static_cast<int>(SALLY_OK);
   });
 }
@@ -104,7 +114,7 @@ void sally_close(sally_context* ctx) {
                                              : "sally_close on the context's own thread");
     return;
   }
-  ctx->core->shutdown();
+  whole([ctx] { ctx->core->shutdown(); });
   delete ctx;
 }
 
@@ -325,13 +335,13 @@ int sally_shutdown_write(sally_stream* stream) {
 
 void sally_stream_close(sally_stream* stream) {
   if (stream == nullptr) return;
-  stream->stream->close();
+  whole([stream] { stream->stream->close(); });
   delete stream;
 }
 
 void sally_stream_reset(sally_stream* stream) {
   if (stream == nullptr) return;
-  stream->stream->reset();
+  whole([stream] { stream->stream->reset(); });
   delete stream;
 }
 
@@ -344,9 +354,8 @@ int sally_stream_attach(sally_stream* stream, int fd, void (*done)(void* user, i
   if (stream == nullptr || fd < 0) return bad_argument("no stream or no descriptor");
   return guarded([&] {
     if (set_nonblocking(fd) < 0) return record_error(SALLY_E_ARGUMENT, "not a descriptor");
-    const std::unique_ptr<sally_stream> handle(stream);
-    const auto core = handle->core;
-    const int code = core->call([core, s = handle->stream, fd, done, user] {
+    const auto core = stream->core;
+    const int code = core->call([core, s = stream->stream, fd, done, user] {
       loop::Fd owned(fd);
       Bytes first;
       auto circuit = s->detach(first);
@@ -354,7 +363,9 @@ int sally_stream_attach(sally_stream* stream, int fd, void (*done)(void* user, i
       core->pump(std::move(circuit), std::move(owned), std::move(first), done, user);
       return static_cast<int>(SALLY_OK);
     });
-    if (code == SALLY_E_CLOSED) loop::Fd(fd).reset();  // it was ours, and the call did not run
+    // Only now are they ours: without memory the call threw and neither was touched.
+    delete stream;
+    if (code == SALLY_E_CLOSED) loop::Fd(fd).reset();  // the call did not run
     return code;
   });
 }
@@ -367,6 +378,7 @@ int sally_stream_fd(sally_stream* stream) {
       return record_error(SALLY_E_INTERNAL, "no socket pair");
     const int code = sally_stream_attach(stream, pair[0], nullptr, nullptr);
     if (code == SALLY_OK) return pair[1];
+    if (code == SALLY_E_MEMORY) ::close(pair[0]);
     loop::Fd unused(pair[1]);
     return code;
   });
@@ -382,12 +394,13 @@ int sally_bind(sally_context* ctx, const char* service, const sally_bind_options
   return guarded([&] {
     const auto core = ctx->core;
     auto state = std::make_shared<ListenerState>(*core, o);
+    auto handle = std::make_unique<sally_listener>(sally_listener{core, state});
     const int code = core->call([core, state, name = std::string(service), cost = o.cost] {
       state->binding = core->engine().bind(name, cost, *state);
       core->listeners.emplace(state->binding, state);
       return static_cast<int>(SALLY_OK);
     });
-    if (code == SALLY_OK) *out = new sally_listener{core, state};
+    if (code == SALLY_OK) *out = handle.release();
     return code;
   });
 }
@@ -415,13 +428,15 @@ int sally_listener_status(sally_listener* listener) {
 
 void sally_listener_close(sally_listener* listener) {
   if (listener == nullptr) return;
-  (void)listener->core->call([core = listener->core, state = listener->state] {
-    core->engine().unbind(state->binding);
-    core->listeners.erase(state->binding);
-    state->give_back_tokens();
-    return static_cast<int>(SALLY_OK);
+  whole([listener] {
+    (void)listener->core->call([core = listener->core, state = listener->state] {
+      core->engine().unbind(state->binding);
+      core->listeners.erase(state->binding);
+      state->give_back_tokens();
+      return static_cast<int>(SALLY_OK);
+    });
+    listener->state->close();
   });
-  listener->state->close();
   delete listener;
 }
 
@@ -431,25 +446,30 @@ const sally_peer* sally_request_peer(const sally_request* request) {
 
 void sally_request_accept(sally_request* request, void* token) {
   if (request == nullptr) return;
-  const auto core = request->core;
-  (void)core->post([owned = std::unique_ptr<sally_request>(request), token]() mutable {
-    if (!owned->core->alive()) return;
-    const auto state = owned->state.lock();
-    if (state == nullptr) return;
-    state->set_token(owned->number, token);
-    if (owned->core->listeners.contains(state->binding)) {
-      owned->answer(std::nullopt);
-    } else {
-      state->give_back_tokens();
-    }
+  whole([request, token] {
+    const auto core = request->core;
+    (void)core->post([owned = std::unique_ptr<sally_request>(request), token]() mutable {
+      if (!owned->core->alive()) return;
+      const auto state = owned->state.lock();
+      if (state == nullptr) return;
+      state->set_token(owned->number, token);
+      if (owned->core->listeners.contains(state->binding)) {
+        owned->answer(std::nullopt);
+      } else {
+        state->give_back_tokens();
+      }
+    });
   });
 }
 
 void sally_request_refuse(sally_request* request, int code, const char* text) {
   if (request == nullptr) return;
-  const auto core = request->core;
-  const Error why(code == SALLY_E_BUSY ? Errc::kBusy : Errc::kRefused, text == nullptr ? "" : text);
-  (void)core->post([owned = std::unique_ptr<sally_request>(request), why]() mutable {
-    if (owned->core->alive()) owned->answer(why);
+  whole([request, code, text] {
+    const auto core = request->core;
+    const Error why(code == SALLY_E_BUSY ? Errc::kBusy : Errc::kRefused,
+                    text == nullptr ? "" : text);
+    (void)core->post([owned = std::unique_ptr<sally_request>(request), why]() mutable {
+      if (owned->core->alive()) owned->answer(why);
+    });
   });
 }

@@ -17,10 +17,10 @@ constexpr std::int64_t kLingerMs = 60'000;
 Circuit::Circuit(loop::Loop& loop, Role role, CircuitId id, std::unique_ptr<tls::Session> session,
                  Opening opening)
     : loop_(loop),
+      opening_(std::move(opening)),
       end_(role),
       id_(id),
-      session_(std::move(session)),
-      opening_(std::move(opening)) {}
+      session_(std::move(session)) {}
 
 Circuit::~Circuit() {
   *alive_ = false;
@@ -73,21 +73,29 @@ void Circuit::continue_handshake() {
     }
     push_output();
     if (received_.empty()) return;
-    end_.recv().consumed(received_.front().size());
-    session_->feed(received_.front());
-    received_.pop_front();
+    feed_next();
   }
+}
+
+void Circuit::feed_next() {
+  ChunkPtr next = received_.pop_front();
+  end_.recv().consumed(next->size());
+  session_->feed(std::move(next));
 }
 
 void Circuit::push_output() {
   if (!session_->has_output()) return;
-  const Bytes out = session_->take_output();
+  Bytes out = session_->take_output();
   if (end_.send().fin_pushed()) return;  // our direction is over: nothing may follow close_notify
   // A flight may be longer than a frame; records of data never are.
-  for (ByteView rest = out; !rest.empty();) {
-    const ByteView part = rest.first(std::min(rest.size(), fabric::kMaxPayload));
-    end_.send().push(to_bytes(part));
-    rest = rest.subspan(part.size());
+  if (out.size() <= fabric::kMaxPayload) {
+    end_.send().push(std::move(out));
+  } else {
+    for (ByteView rest = out; !rest.empty();) {
+      const ByteView part = rest.first(std::min(rest.size(), fabric::kMaxPayload));
+      end_.send().push(to_bytes(part));
+      rest = rest.subspan(part.size());
+    }
   }
   if (lane() != nullptr) lane()->ready(*this);
 }
@@ -118,10 +126,7 @@ Circuit::ReadResult Circuit::read(MutableBytes into) {
       case tls::IoKind::kWantRead:
       case tls::IoKind::kWantWrite:
         if (!received_.empty()) {
-          const Bytes next = std::move(received_.front());
-          received_.pop_front();
-          end_.recv().consumed(next.size());
-          session_->feed(next);
+          feed_next();
           send_due(false);
           continue;
         }
@@ -197,19 +202,17 @@ void Circuit::finish(std::unique_ptr<Circuit> self) {
 // ---- the lane's side
 // -------------------------------------------------------------------------------------
 
-Status Circuit::on_data(std::uint64_t offset, ByteView payload, ChunkPtr*) {
+Status Circuit::on_data(std::uint64_t offset, ByteView payload, ChunkPtr* whole) {
   if (over_) return {};
   auto fresh = end_.recv().on_data(offset, payload);
   if (!fresh) {
     die(Error(Errc::kReset, fresh.error().text()));
     return {};
   }
-  // Merged while small, so that one-byte frames cannot pin many times their size.
-  if (!received_.empty() && received_.back().size() + fresh->size() <= fabric::kMaxPayload) {
-    append(received_.back(), *fresh);
-  } else if (!fresh->empty()) {
-    received_.push_back(to_bytes(*fresh));
-  }
+  // A part of what came is not the rest of its chunk.
+  if (!fresh->empty())
+    fabric::merge_into(received_, *fresh, fresh->size() == payload.size() ? whole : nullptr,
+                       *opening_.pool);
   after_receive();
   return {};
 }
@@ -236,8 +239,7 @@ void Circuit::after_receive() {
   }
   if (self_ != nullptr) {
     // Nobody reads any more: drop it, so that the other end can finish.
-    for (const auto& bytes : received_) end_.recv().consumed(bytes.size());
-    received_.clear();
+    while (!received_.empty()) end_.recv().consumed(received_.pop_front()->size());
   } else {
     notify_readable();
   }

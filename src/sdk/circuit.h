@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -10,9 +9,11 @@
 #include <string>
 
 #include "base/bytes.h"
+#include "base/chunk.h"
 #include "base/error.h"
 #include "base/ids.h"
 #include "fabric/end.h"
+#include "fabric/hop.h"
 #include "lane/attachment.h"
 #include "lane/lane.h"
 #include "loop/loop.h"
@@ -56,6 +57,8 @@ class Circuit final : public lane::Attachment {
     std::function<void(Circuit&)> on_open;
     /// Both: it failed before that.
     std::function<void(Circuit&, const Error&)> on_failed;
+    /// The lane's. Kept alive: what was received may be read after the lane and its engine.
+    std::shared_ptr<ChunkPool> pool;
     /// Where circuits are listed between finish() and their end.
     std::shared_ptr<std::set<Circuit*>> lingering;
   };
@@ -116,6 +119,7 @@ class Circuit final : public lane::Attachment {
 
  private:
   void continue_handshake();
+  void feed_next();
   void push_output();
   void after_receive();
   void send_due(bool flush);
@@ -126,13 +130,13 @@ class Circuit final : public lane::Attachment {
   void tell_over();
 
   loop::Loop& loop_;
+  Opening opening_;  // first: what is below holds chunks of its pool
   fabric::CircuitEnd end_;
   CircuitId id_;
   std::string peer_name_;
   std::unique_ptr<tls::Session> session_;
-  Opening opening_;
   CircuitUser* user_ = nullptr;
-  std::deque<Bytes> received_;     // ciphertext the session has not seen; at most a window
+  ChunkQueue received_;            // ciphertext the session has not seen; at most a window
   std::unique_ptr<Circuit> self_;  // set by finish()
   std::unique_ptr<loop::Timer> linger_;
   bool open_ = false;

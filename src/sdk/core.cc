@@ -24,28 +24,33 @@ Core::~Core() = default;
 void Core::start() {
   if (caller_loop()) {
     thread_id_ = std::this_thread::get_id();
-    loop_.defer([this] { engine_->start(); });
+    loop_.defer([this] { begin(); });
     return;
   }
   thread_ = std::thread([this] { run(); });
   started_.wait();
 }
 
+// A context that is closed before its first turn has no engine any more.
+void Core::begin() {
+  if (alive()) engine_->start();
+}
+
 void Core::run() {
   thread_id_ = std::this_thread::get_id();
   started_.count_down();
-  loop_.defer([this] { engine_->start(); });
+  loop_.defer([this] { begin(); });
   loop_.run();
   end();
 }
 
-void Core::turn() {
+void Core::turn() noexcept {
   turning_ = true;
   loop_.run_once(false);
   turning_ = false;
 }
 
-void Core::turn_until(const std::function<bool()>& done, std::int64_t timeout_ms) {
+void Core::turn_until(const std::function<bool()>& done, std::int64_t timeout_ms) noexcept {
   const bool before = std::exchange(turning_, true);
   (void)loop_.run_until(done, timeout_ms);
   turning_ = before;

@@ -11,6 +11,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <unordered_map>
 
@@ -21,11 +22,19 @@
 
 namespace sally::sdk {
 
-/// Sets what sally_last_error() of this thread says; returns the code.
-int record_error(int code, std::string text);
+/// Sets what sally_last_error() of this thread says; returns the code. Without memory it says
+/// nothing.
+int record_error(int code, std::string_view text) noexcept;
 int record_error(const Error& error);
 
 class ListenerState;
+
+/// Runs what works on the engine. Where memory ends in the middle of it, so does the process: half
+/// of a change is worse than none, and only what comes before it can be refused.
+template <typename F>
+auto whole(F&& f) noexcept -> decltype(f()) {
+  return f();
+}
 
 /// What stands behind a sally_context: a loop on a thread of its own or on the caller's, the
 /// engine, and all that lives on them. Owner: shared by the context's handle and the handles made
@@ -42,20 +51,21 @@ class Core : public std::enable_shared_from_this<Core> {
   /// True where shutdown() and turn() may be called.
   [[nodiscard]] bool may_turn() const { return on_loop() == caller_loop() && !turning_; }
   /// One turn of a loop without a thread.
-  void turn();
-  void turn_until(const std::function<bool()>& done, std::int64_t timeout_ms);
+  void turn() noexcept;
+  void turn_until(const std::function<bool()>& done, std::int64_t timeout_ms) noexcept;
   [[nodiscard]] bool on_loop() const { return std::this_thread::get_id() == thread_id_; }
 
-  /// Runs `f` on the loop's thread and waits for it. SALLY_E_CLOSED after shutdown.
+  /// Runs `f` on the loop's thread and waits for it. SALLY_E_CLOSED after shutdown. Throws
+  /// bad_alloc before `f` has begun, or not at all.
   template <typename F>
   int call(F f) {
-    if (on_loop()) return f();
+    if (on_loop()) return whole(f);
     auto result = std::make_shared<std::promise<int>>();
     auto future = result->get_future();
     {
       const std::lock_guard lock(mutex_);
       const auto run = [this, result, f = std::move(f)]() mutable {
-        result->set_value(alive() ? f() : SALLY_E_CLOSED);
+        result->set_value(alive() ? whole(f) : SALLY_E_CLOSED);
       };
       if (closed_ || !loop_.post(run, true)) return closed_error();
     }
@@ -87,6 +97,7 @@ class Core : public std::enable_shared_from_this<Core> {
 
  private:
   static int closed_error() { return record_error(SALLY_E_CLOSED, "the context is closed"); }
+  void begin();
   void run();
   void end();
   bool delivering();

@@ -51,7 +51,8 @@ void Engine::start() {
                            .issuing = material_.anchors.issuing,
                            .network = NetworkId(material_.network),
                            .roles = {tls::Role::kRouter},
-                           .alpn = {std::string(lane::kAlpnEdge)}};
+                           .alpn = {std::string(lane::kAlpnEdge)},
+                           .clock = &loop_.clock()};
   tls::ContextOptions inner{.side = tls::Side::kClient,
                             .chain = material_.chain,
                             .key = material_.key,
@@ -60,7 +61,8 @@ void Engine::start() {
                             .network = NetworkId(material_.network),
                             .roles = {tls::Role::kDevice},
                             .alpn = {"sally-circuit/1"},
-                            .inner = true};
+                            .inner = true,
+                            .clock = &loop_.clock()};
   const auto make = [&](tls::ContextOptions options, std::shared_ptr<const tls::Context>& into) {
     auto made = tls::Context::create(std::move(options));
     if (made) {
@@ -111,7 +113,8 @@ void Engine::connect() {
                          options.hello.card = card_.empty() ? material_.card : card_;
                          options.max_control = wire::kMaxControlMessage;
                          options.counters = &counters_;
-                         lane_ = std::make_unique<lane::Lane>(loop_, pool_, std::move(*stream),
+                         options.pause_reading = false;
+                         lane_ = std::make_unique<lane::Lane>(loop_, *pool_, std::move(*stream),
                                                               *this, std::move(options));
                        });
 }
@@ -313,6 +316,7 @@ void Engine::begin_dial(Dial& dial, const KnownService* service) {
             end_dial(id, std::move(d.circuit));
           },
       .on_failed = [this, id](Circuit&, const Error& why) { end_dial(id, fail(why)); },
+      .pool = pool_,
       .lingering = lingering_};
   dial.circuit = std::make_unique<Circuit>(loop_, Circuit::Role::kDialer, circuit_id,
                                            std::move(*session), std::move(opening));

@@ -152,7 +152,7 @@ class Engine final : public lane::LaneOwner {
   Random& random_;
   Material material_;
   std::function<void(Event, const std::string&)> on_event_;
-  ChunkPool pool_;
+  std::shared_ptr<ChunkPool> pool_ = std::make_shared<ChunkPool>();
   wire::ProcessEpoch process_epoch_{};
   std::shared_ptr<const tls::Context> lane_tls_;
   std::shared_ptr<const tls::Context> inner_client_tls_;

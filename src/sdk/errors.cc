@@ -37,18 +37,20 @@ std::string_view error_name(Errc e) {
       return "sally.internal";
     case Errc::kWouldBlock:
       return "sally.would_block";
+    case Errc::kMemory:
+      return "sally.memory";
   }
   return "sally.unknown";
 }
 
 int abi_code(const Error& error) {
   // The enum and the numbers of sally.h stand in the same order.
-  for (int i = 0; i <= static_cast<int>(Errc::kWouldBlock); ++i) {
+  for (int i = 0; i <= static_cast<int>(Errc::kMemory); ++i) {
     if (error.is(static_cast<Errc>(i))) return SALLY_E_ARGUMENT - i;
   }
   return SALLY_E_INTERNAL;
 }
-static_assert(SALLY_E_ARGUMENT - static_cast<int>(Errc::kWouldBlock) == SALLY_E_WOULD_BLOCK);
+static_assert(SALLY_E_ARGUMENT - static_cast<int>(Errc::kMemory) == SALLY_E_MEMORY);
 
 Error from_setup_err(const wire::SetupErr& err) {
   const auto text = [&](std::string_view fallback) {

@@ -26,6 +26,7 @@ enum class Errc : std::uint8_t {
   kWouldDeadlock,
   kInternal,
   kWouldBlock,
+  kMemory,
 };
 std::string_view error_name(Errc e);
 /// SALLY_E_* of an error; those of other folders are SALLY_E_INTERNAL.

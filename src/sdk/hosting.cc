@@ -193,6 +193,7 @@ std::optional<wire::SetupCode> Engine::receive_setup(std::uint32_t label, ByteVi
           .on_open = [this, request](Circuit&) { incoming_open(request); },
           .on_failed = [this, request](Circuit&,
                                        const Error& why) { incoming_failed(request, why); },
+          .pool = pool_,
           .lingering = lingering_});
   incoming->circuit->set_peer_name(incoming->caller.name);
   incoming->deadline = std::make_unique<loop::Timer>(loop_.timers(), [this, request] {

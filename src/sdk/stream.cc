@@ -6,6 +6,8 @@
 #include <thread>
 #include <utility>
 
+#include "sdk/core.h"
+
 namespace sally::sdk {
 
 BlockingStream::BlockingStream(loop::Loop& loop, std::shared_ptr<void> keep,
@@ -67,7 +69,7 @@ Result<std::size_t> BlockingStream::try_read(MutableBytes into) {
   if (std::this_thread::get_id() == thread_) {
     lock.unlock();
     pulling_ = true;
-    pull();
+    whole([this] { pull(); });
     lock.lock();
     if (auto taken = take(into)) return *std::move(taken);
   } else {
@@ -90,14 +92,23 @@ Result<std::size_t> BlockingStream::try_write(ByteView data) {
   const ByteView part = data.first(std::min(room, data.size()));
   wants_write_ = part.size() < data.size();
   if (part.empty() && !data.empty()) return fail(Errc::kWouldBlock, {}, Source::kLocal, true);
-  append(out_, part);
+  make_room(part.size());
   if (std::this_thread::get_id() == thread_) {
+    append(out_, part);
     lock.unlock();
-    push();
+    whole([this] { push(); });
   } else {
     on_loop([](BlockingStream& s) { s.push(); }, true);
+    append(out_, part);
   }
   return part.size();
+}
+
+// With the lock held. What may fail for want of memory comes before anything is taken; the loop
+// sees it only when the lock is given back.
+void BlockingStream::make_room(std::size_t n) {
+  const std::size_t need = out_.size() + n;
+  if (out_.capacity() < need) out_.reserve(std::max(need, 2 * out_.capacity()));
 }
 
 void BlockingStream::watch(std::function<void()> ready) {
@@ -135,9 +146,10 @@ Status BlockingStream::write(ByteView data) {
       continue;
     }
     const ByteView part = data.first(std::min(room, data.size()));
+    make_room(part.size());
+    on_loop([](BlockingStream& s) { s.push(); });
     append(out_, part);
     data = data.subspan(part.size());
-    on_loop([](BlockingStream& s) { s.push(); });
   }
   return {};
 }
@@ -153,8 +165,8 @@ void BlockingStream::set_class(wire::Class traffic_class) {
 
 void BlockingStream::shutdown_write() {
   const std::lock_guard lock(mutex_);
-  out_ended_ = true;
   on_loop([](BlockingStream& s) { s.push(); }, true);
+  out_ended_ = true;
 }
 
 void BlockingStream::close() {

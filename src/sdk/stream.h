@@ -69,6 +69,7 @@ class BlockingStream final : public CircuitUser,
   void drop();
   template <typename F>
   void on_loop(F f, bool always = false);
+  void make_room(std::size_t n);
 
   std::shared_ptr<void> keep_;
   loop::Loop& loop_;

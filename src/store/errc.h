@@ -15,7 +15,9 @@ enum class Errc : std::uint8_t {
   kLogTampered,    ///< the change log's chain does not verify
   kNewerSchema,    ///< the database was written by a newer version
   kCorrupt,        ///< the engine says the file is damaged
-  kIo,             ///< disk full, I/O error, permissions
+  kIo,             ///< I/O error, permissions
+  kFull,           ///< the disk or the quota is full
+  kDiskReadOnly,   ///< the disk is mounted read-only
   kBusy,           ///< locked by another process
   kInternal,       ///< a statement of ours is wrong
 };

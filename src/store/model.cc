@@ -63,6 +63,10 @@ std::string_view error_name(Errc e) {
       return "store.newer_schema";
     case Errc::kCorrupt:
       return "store.corrupt";
+    case Errc::kFull:
+      return "store.full";
+    case Errc::kDiskReadOnly:
+      return "store.disk_read_only";
     case Errc::kIo:
       return "store.io";
     case Errc::kBusy:

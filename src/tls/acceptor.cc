@@ -189,6 +189,7 @@ struct Acceptor::Impl {
                                        {"reason", bad ? bad->context() : why.context()},
                                        {"alert_sent", session.alert_sent()}});
     gate->finished(it->stream->remote().source_key());
+    if (bad && options.on_bad_certificate) options.on_bad_certificate(it->stream->remote(), *bad);
     pending.erase(it);
   }
 

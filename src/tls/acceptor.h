@@ -88,6 +88,9 @@ struct AcceptorOptions {
   std::shared_ptr<AcceptGate> gate = nullptr;
   loop::ListenOptions listen = {};
   std::string name = "tls";  ///< in log lines
+  /// Somebody showed a certificate that was refused. For an audit, which limits the rate: any
+  /// stranger can.
+  std::function<void(const loop::Address& from, const Error& why)> on_bad_certificate = {};
 };
 struct AcceptorCounters {
   std::uint64_t accepted = 0;  ///< connections that began a handshake

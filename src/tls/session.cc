@@ -27,20 +27,32 @@ constexpr std::uint8_t kRetryRandom[32] = {
 struct Memory {
   Bytes in;
   std::size_t in_at = 0;
+  ChunkPtr chunk;  // after `in`
   bool in_end = false;
   Bytes out;
   std::uint64_t bytes_in = 0;
   std::uint64_t bytes_out = 0;
+  [[nodiscard]] std::size_t waiting() const {
+    return in.size() - in_at + (chunk == nullptr ? 0 : chunk->size());
+  }
 };
 
 int memory_read(BIO* bio, char* out, std::size_t want, std::size_t* got) {
   auto* m = static_cast<Memory*>(BIO_get_data(bio));
   BIO_clear_retry_flags(bio);
-  *got = std::min(want, m->in.size() - m->in_at);
+  *got = std::min(want, m->waiting());
   if (*got == 0) {
     if (!m->in_end) BIO_set_retry_read(bio);
     return 0;
   }
+  if (m->in.empty()) {
+    *got = std::min(*got, m->chunk->size());
+    std::memcpy(out, m->chunk->view().data(), *got);
+    m->chunk->begin += static_cast<std::uint32_t>(*got);
+    if (m->chunk->size() == 0) m->chunk.reset();
+    return 1;
+  }
+  *got = std::min(*got, m->in.size() - m->in_at);
   std::memcpy(out, m->in.data() + m->in_at, *got);
   m->in_at += *got;
   if (m->in_at == m->in.size()) {
@@ -65,9 +77,9 @@ long memory_control(BIO* bio, int command, long, void*) {
     case BIO_CTRL_FLUSH:
       return 1;
     case BIO_CTRL_PENDING:
-      return static_cast<long>(m->in.size() - m->in_at);
+      return static_cast<long>(m->waiting());
     case BIO_CTRL_EOF:
-      return m->in_end && m->in.size() == m->in_at ? 1 : 0;
+      return m->in_end && m->waiting() == 0 ? 1 : 0;
     default:
       return 0;
   }
@@ -149,9 +161,11 @@ struct Session::Impl {
       if (!error) error = Error(Errc::kTruncated, "the connection ended without close_notify");
       return {IoKind::kTruncated, 0};
     }
-    if (what == SSL_ERROR_SYSCALL && code == 0) {
+    // The socket's own errors, whichever way the library hands them on.
+    if (ERR_SYSTEM_ERROR(code) || (what == SSL_ERROR_SYSCALL && code == 0)) {
       char text[128] = {};
-      return dead(Error(Errc::kIo, strerror_r(system, text, sizeof text), Source::kPeer, true));
+      const int e = ERR_SYSTEM_ERROR(code) ? ERR_GET_REASON(code) : system;
+      return dead(Error(Errc::kIo, strerror_r(e, text, sizeof text), Source::kPeer, true));
     }
     if (alert_sent == SSL_AD_CERTIFICATE_REQUIRED)
       return dead(Error(Errc::kNoCertificate, "the peer showed no certificate"));
@@ -409,10 +423,24 @@ void Session::set_max_fragment(std::size_t bytes) {
 
 void Session::feed(ByteView ciphertext) {
   Memory& m = *impl_->memory;
+  note_input(ciphertext);
+  if (m.chunk != nullptr) {
+    append(m.in, m.chunk->view());
+    m.chunk.reset();
+  }
+  append(m.in, ciphertext);
+}
+void Session::feed(ChunkPtr ciphertext) {
+  Memory& m = *impl_->memory;
+  if (m.chunk != nullptr) return feed(ciphertext->view());
+  note_input(ciphertext->view());
+  m.chunk = std::move(ciphertext);
+}
+void Session::note_input(ByteView ciphertext) {
+  Memory& m = *impl_->memory;
   if (!impl_->server() && m.bytes_in == 0 && impl_->options().inner && is_hello_retry(ciphertext))
     impl_->dead(Error(Errc::kHelloRetry, "the server asks for other key shares"));
   m.bytes_in += ciphertext.size();
-  append(m.in, ciphertext);
   impl_->read_blocked = false;
 }
 void Session::feed_end() {

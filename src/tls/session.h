@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/bytes.h"
+#include "base/chunk.h"
 #include "base/error.h"
 #include "tls/context.h"
 #include "tls/errc.h"
@@ -81,6 +82,8 @@ class Session {
 
   /// Memory form.
   void feed(ByteView ciphertext);
+  /// The same without a copy; the chunk is held until it has been read.
+  void feed(ChunkPtr ciphertext);
   /// No more ciphertext will come: reads then end in kEof or kTruncated.
   void feed_end();
   Bytes take_output();
@@ -114,6 +117,7 @@ class Session {
 
  private:
   explicit Session(std::unique_ptr<Impl> impl);
+  void note_input(ByteView ciphertext);
   std::unique_ptr<Impl> impl_;
 };
 

@@ -3,7 +3,10 @@
 
 #include <gtest/gtest.h>
 #include <openssl/ssl.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include <csignal>
 #include <functional>
 
 #include "crypto/ossl.h"
@@ -381,6 +384,46 @@ TEST(Session, AStrictProtocolNeedsItsRolesOnAPortThatIsOpenToAll) {
   EXPECT_EQ(attempt("sally-ctrl/1", nullptr), "tls.no_certificate 116");
   EXPECT_EQ(attempt("http/1.1", &device), "ok");
   EXPECT_EQ(attempt("http/1.1", nullptr), "ok");
+}
+
+// A peer that dies is nobody who failed to prove himself: worth another try.
+TEST(OnSocket, ALostConnectionIsNoFailedProof) {
+  ASSERT_NE(std::signal(SIGPIPE, SIG_IGN), SIG_ERR);
+  const crypto::TestPki pki;
+  const FakeClock clock(pki.now_s * 1000);
+  const auto leaf = pki.leaf(Role::kDevice, "pump-17");
+  for (const char* lost :
+       {"at once", "after our hello", "after its own flight", "in our write", "in our end"}) {
+    SCOPED_TRACE(lost);
+    int fds[2];
+    ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
+    auto client = crypto::must(
+        Session::on_fd(test_context(test_options(pki, Side::kClient, &leaf, &clock)), fds[0]));
+    auto server = crypto::must(
+        Session::on_fd(test_context(test_options(pki, Side::kServer, &leaf, &clock)), fds[1]));
+    if (lost != std::string_view("at once")) {
+      EXPECT_EQ(client->handshake().kind, IoKind::kWantRead);
+    }
+    if (lost == std::string_view("after its own flight")) {
+      EXPECT_EQ(server->handshake().kind, IoKind::kWantRead);
+    }
+    if (std::string_view(lost).starts_with("in our")) {
+      EXPECT_EQ(server->handshake().kind, IoKind::kWantRead);
+      EXPECT_TRUE(client->handshake().ok());
+    }
+    ::close(fds[1]);
+    if (lost == std::string_view("in our write")) {
+      EXPECT_FALSE(client->write(as_bytes("x")).ok());
+    } else if (lost == std::string_view("in our end")) {
+      EXPECT_FALSE(client->shutdown().ok());
+    } else {
+      EXPECT_FALSE(client->handshake().ok());
+    }
+    ASSERT_TRUE(client->error().has_value());
+    EXPECT_TRUE(client->error()->is(Errc::kIo)) << client->error()->text();
+    EXPECT_TRUE(client->error()->retry());
+    ::close(fds[0]);
+  }
 }
 
 TEST(Context, RefusesHalfConfigurations) {

@@ -44,6 +44,7 @@ struct Stream::Impl : std::enable_shared_from_this<Stream::Impl> {
   bool write_blocked = false;  // a write or a close_notify waits for the socket
   bool read_wants_write = false;
   bool half_closing = false;  // close_notify of our direction not out yet
+  bool step_queued = false;   // a step of the handshake waits for its turn
   bool pump_due = false;      // announce pending bytes in a later turn
   bool finish_due = false;
   std::optional<Error> ended;  // why there is nothing more to read or write
@@ -85,7 +86,8 @@ struct Stream::Impl : std::enable_shared_from_this<Stream::Impl> {
     bool w = write_blocked;
     switch (state) {
       case State::kHandshake:
-        r = !write_blocked;
+        r = !write_blocked && !step_queued;
+        w = w && !step_queued;
         break;
       case State::kOpen:
         r = user_reads && !ended && handler != nullptr;
@@ -103,7 +105,7 @@ struct Stream::Impl : std::enable_shared_from_this<Stream::Impl> {
   void on_event(loop::Watcher::Ready ready) {
     switch (state) {
       case State::kHandshake:
-        step_handshake();
+        queue_handshake();
         return;
       case State::kOpen:
         step_open(ready);
@@ -114,6 +116,18 @@ struct Stream::Impl : std::enable_shared_from_this<Stream::Impl> {
       default:
         return;
     }
+  }
+
+  /// A step costs up to a millisecond: those of a crowd take turns with everything else.
+  void queue_handshake() {
+    if (std::exchange(step_queued, true)) return;
+    loop.defer_costly([weak = weak_from_this()] {
+      const auto self = weak.lock();
+      if (!self || self->state == State::kDead) return;
+      self->step_queued = false;
+      self->step_handshake();
+      if (self->state != State::kDead) self->update_interest();
+    });
   }
 
   void step_handshake() {

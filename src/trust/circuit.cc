@@ -54,6 +54,15 @@ Result<SelfSigned<M>> open_by_router(ByteView envelope, EnvelopeType type,
 
 // ---- dial proofs
 // ---------------------------------------------------------------------------------------
+namespace {
+
+/// Nothing has no hash: a proof of a device that knows no app_data says the same.
+wire::Hash app_data_hash(const wire::Setup& setup) {
+  return setup.app_data.empty() ? wire::Hash{} : hash_of(setup.app_data);
+}
+
+}  // namespace
+
 Result<Bytes> make_dial_proof(const wire::Setup& setup, std::string_view ingress,
                               std::int64_t time_ms, const crypto::Signer& device) {
   if (setup.kind == wire::SetupKind::kNone || setup.service.empty() || ingress.empty()) {
@@ -69,6 +78,7 @@ Result<Bytes> make_dial_proof(const wire::Setup& setup, std::string_view ingress
   p.time_ms = time_ms;
   p.client_hello_hash = hash_of(setup.client_hello);
   p.next_expected = setup.next_expected;
+  p.app_data_hash = app_data_hash(setup);
   return seal(EnvelopeType::kDialProof, setup.network, wire::encode(p), device);
 }
 
@@ -89,6 +99,7 @@ Result<VerifiedDial> verify_dial(const wire::Setup& setup, std::string_view ingr
   TRY(same(proof.service, setup.service, "service"));
   TRY(same(proof.next_expected, setup.next_expected, "next_expected"));
   TRY(same(proof.client_hello_hash, hash_of(setup.client_hello), "client_hello"));
+  TRY(same(proof.app_data_hash, app_data_hash(setup), "app_data"));
   if (ingress.empty() || proof.ingress != ingress) return fail(Errc::kMismatch, "ingress");
   TRY(near_now(proof.time_ms, ctx.now_ms));
   return VerifiedDial{std::move(caller), std::move(card)};

@@ -47,11 +47,25 @@ TEST(DialProof, EveryFieldOfTheSetupIsCompared) {
       {"trust.mismatch: client_hello", [](auto& s) { s.client_hello[0] ^= 1; }},
       {"trust.mismatch: client_hello", [](auto& s) { s.client_hello.clear(); }},
       {"trust.mismatch: next_expected", [](auto& s) { s.next_expected++; }},
+      {"trust.mismatch: app_data", [](auto& s) { s.app_data = {1}; }},
   };
   for (const auto& [want, change] : changes) {
     auto s = w.setup();
     change(s);
     EXPECT_EQ(text(verify_dial(s, "r-1", w.ctx())), want);
+  }
+}
+
+TEST(DialProof, AppDataIsSignedToo) {
+  const auto& w = world();
+  auto s = w.setup();
+  s.app_data = {1, 2, 3};
+  s.proof = *make_dial_proof(s, "r-1", w.now_ms, *w.device.key);
+  EXPECT_EQ(text(verify_dial(s, "r-1", w.ctx())), "ok");
+  for (const Bytes& other : {Bytes{}, Bytes{1, 2}, Bytes{1, 2, 4}, Bytes{1, 2, 3, 0}}) {
+    auto changed = s;
+    changed.app_data = other;
+    EXPECT_EQ(text(verify_dial(changed, "r-1", w.ctx())), "trust.mismatch: app_data");
   }
 }
 

@@ -124,6 +124,7 @@ struct DialProof {
   std::int64_t time_ms = 0;
   Hash client_hello_hash{};
   std::uint64_t next_expected = 0;
+  Hash app_data_hash{};  ///< zero without app_data
   friend bool operator==(const DialProof&, const DialProof&) = default;
 };
 struct SetupFrame {

@@ -133,6 +133,7 @@ void fields(A& a, M& m) {
   a.time(7, m.time_ms);
   a.fixed(8, m.client_hello_hash);
   a.number(9, m.next_expected);
+  a.fixed(10, m.app_data_hash);
 }
 template <typename A, Is<SetupFrame> M>
 void fields(A& a, M& m) {

@@ -28,8 +28,8 @@ const ServiceRecord kRecord{"n.sally", "s-1", "plant-mqtt",      E2e::kTls, {"#s
                             {"@d-2"},  4,     1'800'000'000'000, "{\n}",    "{}"};
 const Setup kSetup{
     SetupKind::kOpen, "n.sally", kCircuit, 1, 2, "s-1", {22, 3, 1}, {7}, 99, {48}, {48}, {1}, {2}};
-const DialProof kDial{SetupKind::kMove,  "n.sally", kCircuit, 1, "s-1", "r-1",
-                      1'800'000'000'000, kHash,     99};
+const DialProof kDial{SetupKind::kMove,  "n.sally", kCircuit, 1,    "s-1", "r-1",
+                      1'800'000'000'000, kHash,     99,       kHash};
 const SetupFrame kSetupFrame{{1, 2}, {3}, 1};
 const Route kRoute{"n.sally",      kCircuit,          1,     2,         "s-1", "t-1",
                    {"r-1", "r-2"}, 1'800'000'000'000, kHash, kInstance, {48},  {49}};

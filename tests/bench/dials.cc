@@ -48,6 +48,7 @@ void run_dials(const Options& o) {
   const auto hosts = text_list(o.text("routers"));
   const std::string port = ":" + o.text("port");
   const int lanes = o.number("lanes", 16);
+  const std::int64_t limit_ms = o.number("limit", 120) * std::int64_t{1'000};
   EndingHost ending;
   auto host = engine(loop, o.text("host"), hosts[0] + port);
   const auto binding = host->bind(service, 0, ending);
@@ -80,12 +81,13 @@ void run_dials(const Options& o) {
     return done == asked && !host->delivering();
   };
   for (auto& d : dialers) next(*d);  // the first of each lane waits for its card
-  if (!loop.run_until([&] { return done >= count / 10; }, 60'000)) die("no dials");
+  if (!loop.run_until([&] { return done >= count / 10; }, limit_ms)) die("no dials");
   const auto watched = o.watch();
   const int first = done;
   us.clear();
   const auto from = CpuSample::now(watched);
-  if (!loop.run_until([&] { return done >= count && settled(); }, 120'000)) die("dials do not end");
+  if (!loop.run_until([&] { return done >= count && settled(); }, limit_ms))
+    die("dials do not end");
   const auto to = CpuSample::now(watched);
   Json json;
   json.add("count", static_cast<std::uint64_t>(done - first))

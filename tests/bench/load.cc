@@ -50,6 +50,7 @@ int main(int argc, char** argv) {
       {"circuits", run_circuits},
       {"sessions", run_sessions},
       {"dials", run_dials},
+      {"stalled", run_stalled},
       {"delay", run_delay},
   };
   const auto run = runs.find(argv[1]);

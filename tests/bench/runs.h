@@ -49,8 +49,10 @@ void run_handshakes(const Options& options);
 void run_circuits(const Options& options);
 /// Bare TLS sessions on memory, the measure of an end: memory and CPU of their handshakes.
 void run_sessions(const Options& options);
-/// --count dials over --lanes connections, one in flight on each.
+/// --count dials over --lanes connections, one in flight on each, within --limit seconds.
 void run_dials(const Options& options);
+/// --count circuits whose receiver does not read, --bytes into each; then one that flows.
+void run_stalled(const Options& options);
 /// A TCP proxy that delays every byte by --us, both ways; runs until it is killed.
 void run_delay(const Options& options);
 

@@ -63,6 +63,34 @@ def tls(port, alpn=None, key=None, chain=(), folder=None):
     return context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=10))
 
 
+def ask(port, alpn, key, chain, folder, first, enough):
+    """What a listener makes of a certificate: the bytes that came back until `enough(bytes)` or the end, and the alert that ended it, if one did."""
+    for _ in range(50):
+        data = b""
+        try:
+            with tls(port, alpn, key, chain, folder) as s:
+                s.settimeout(5)
+                s.sendall(first)
+                while not enough(data):
+                    piece = s.recv(65536)
+                    if not piece:
+                        break
+                    data += piece
+            return data, None
+        except ssl.SSLError as e:
+            text = str(e).upper()
+            for name, number in (("BAD CERTIFICATE", 42), ("DECRYPT ERROR", 51), ("CERTIFICATE REQUIRED", 116)):
+                if name in text.replace("_", " "):
+                    return data, number
+            if data:
+                return data, None
+        except OSError:
+            if data:
+                return data, None
+        time.sleep(0.2)  # turned away by the rate of its source: it comes again
+    raise AssertionError("never answered")
+
+
 class Identity:
     """What an identity file holds."""
 

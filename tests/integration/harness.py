@@ -17,6 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(os.environ.get("SALLY_BIN", ROOT / "build/release/bin"))
 SALLY = str(BIN / "sally")
+EXAMPLES = BIN if (BIN / "echo-client").exists() else ROOT / "build/release/bin"  # a sanitized build has none
 
 
 def wait_for(done, seconds=10.0, what="condition"):

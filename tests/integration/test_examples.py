@@ -6,7 +6,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from harness import BIN, wait_for
+from harness import EXAMPLES, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +14,7 @@ def echo(net):
     net.device("server", ["servers"], run=False)
     me = net.device("me", ["people"], run=False)
     net.sally("service", "add", "echo", "--host", "#servers", "--allow", "#people")
-    server = subprocess.Popen([BIN / "echo-server", net.devices[0].identity, "echo"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen([EXAMPLES / "echo-server", net.devices[0].identity, "echo"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     wait_for(lambda: net.sally("service", "show", "echo")[0]["hosted_by"], what="echo hosted")
     yield server, me
     server.kill()
@@ -22,7 +22,7 @@ def echo(net):
 
 
 def client(program, identity, service, data=b""):
-    return subprocess.run([BIN / program, identity, service], input=data, capture_output=True, timeout=60, check=False)
+    return subprocess.run([EXAMPLES / program, identity, service], input=data, capture_output=True, timeout=60, check=False)
 
 
 def test_echo_in_cpp_and_in_c(echo):
@@ -81,7 +81,7 @@ def test_nothing_written_is_lost_when_the_program_ends_at_once(net, echo, tmp_pa
     net.expose(listener.getsockname()[1], "sink", sink, "#people")
     _, me = echo
     data = os.urandom(600_000)
-    with subprocess.Popen([BIN / "sally", "connect", "sink", "--dir", me.dir], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as run:
+    with subprocess.Popen([EXAMPLES / "sally", "connect", "sink", "--dir", me.dir], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as run:
         run.stdin.write(data)
         run.stdin.close()
         assert run.wait(20) == 0

@@ -32,8 +32,14 @@ class RawEnd final : public lane::Attachment {
     return {};
   }
   Status on_setup_ok(ByteView payload) override {
-    answer = must(wire::decode_answer(
-        must(wire::decode_envelope(must(wire::decode_setup_ok_frame(payload)).answer)).payload));
+    const auto frame = must(wire::decode_setup_ok_frame(payload));
+    const auto envelope = wire::decode_envelope(frame.answer);
+    // From a router it is sealed, from a host it is not.
+    if (envelope) {
+      answer = must(wire::decode_answer(envelope->payload));
+    } else {
+      answer = wire::Answer{.host = must(wire::decode_host_answer(frame.answer))};
+    }
     return {};
   }
   void on_setup_err(const wire::SetupErr& err) override { refused = err; }
@@ -119,10 +125,15 @@ class RawDevice final : public lane::LaneOwner {
   /// A TLS session for the inside of a circuit, with the certificate of `as`.
   [[nodiscard]] std::unique_ptr<tls::Session> inner(tls::Side side,
                                                     const crypto::TestLeaf& as) const {
+    return inner(side, as.key, {as.cert, world_.pki.devices});
+  }
+  /// The same with any chain; its first certificate is the key's.
+  [[nodiscard]] std::unique_ptr<tls::Session> inner(tls::Side side, const crypto::SignerPtr& key,
+                                                    std::vector<crypto::Certificate> chain) const {
     tls::ContextOptions o = tls_options();
     o.side = side;
-    o.chain = {as.cert, world_.pki.devices};
-    o.key = as.key;
+    o.chain = std::move(chain);
+    o.key = key;
     o.roles = {tls::Role::kDevice};
     o.alpn = {"sally-circuit/1"};
     o.inner = true;
@@ -133,9 +144,13 @@ class RawDevice final : public lane::LaneOwner {
 
   /// A set-up as an honest SDK would make it, its inner session in `session`; no proof yet.
   wire::Setup setup(const std::string& service, const std::string& sni_service = {}) {
+    return setup(service, sni_service, inner(tls::Side::kClient, leaf));
+  }
+  wire::Setup setup(const std::string& service, const std::string& sni_service,
+                    std::unique_ptr<tls::Session> inside) {
     CircuitId circuit;
     system_random().fill(circuit.raw);
-    session = inner(tls::Side::kClient, leaf);
+    session = std::move(inside);
     if (!session->set_sni(circuit.hex() + "." + (sni_service.empty() ? service : sni_service)))
       std::abort();
     (void)session->handshake();
@@ -213,7 +228,10 @@ class RawDevice final : public lane::LaneOwner {
   };
   /// Answers a set-up: inner TLS as `as`, whatever card is given.
   RawEnd& answer(const Asked& a, const crypto::TestLeaf& as, Bytes with_card) {
-    session = inner(tls::Side::kServer, as);
+    return answer(a, inner(tls::Side::kServer, as), std::move(with_card));
+  }
+  RawEnd& answer(const Asked& a, std::unique_ptr<tls::Session> inside, Bytes with_card) {
+    session = std::move(inside);
     session->feed(a.setup.client_hello);
     (void)session->handshake();
     return answer(a, session->take_output(), std::move(with_card));

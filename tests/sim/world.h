@@ -144,6 +144,7 @@ class FakeController final : public lane::LaneOwner {
   std::uint64_t acked = 0;
   std::uint64_t flows_cut = 0;
   [[nodiscard]] std::uint64_t version() const { return writer_.version(); }
+  std::int64_t shift_ms = 0;  ///< how wrong the clock of its heads is
   bool silent = false;  ///< card requests are not answered
   bool counts_usage = false;
   /// As a controller keeps them: the first of an epoch and sequence.
@@ -155,7 +156,7 @@ class FakeController final : public lane::LaneOwner {
     known_[&lane] = hello.state_version;
     // A reader that is ahead gets everything: the roll-back a test may want.
     const std::uint64_t version = hello.state_version > writer_.version() ? 0 : hello.state_version;
-    lane.send_control({must(writer_.update_for(version, hello.state_hash, now_ms()))});
+    lane.send_control({must(writer_.update_for(version, hello.state_hash, now_ms() + shift_ms))});
     known_[&lane] = writer_.version();
     if (counts_usage) lane.send_control({wire::UsageAck{hello.epoch, 0, 1'000}});
   }
@@ -197,7 +198,7 @@ class FakeController final : public lane::LaneOwner {
  private:
   void push(lane::Lane& lane) {
     if (!lane.up()) return;
-    lane.send_control({must(writer_.update_since(known_[&lane], now_ms()))});
+    lane.send_control({must(writer_.update_since(known_[&lane], now_ms() + shift_ms))});
     known_[&lane] = writer_.version();
   }
   loop::Loop& loop_;
@@ -310,10 +311,12 @@ struct Device {
 class World {
  public:
   using Adjust = std::function<void(router::RouterOptions&)>;
-  explicit World(unsigned worker_count = 1, bool port_for_each = true, Adjust adjust = {})
+  explicit World(unsigned worker_count = 1, bool port_for_each = true, Adjust adjust = {},
+                 const Clock& clock = system_clock())
       : workers(worker_count),
         own_ports(port_for_each),
         adjust_router(std::move(adjust)),
+        loop(clock),
         pki("net-a.sally", now_ms() / 1000),
         controller(loop, pki),
         router_leaf(pki.leaf(crypto::Role::kRouter, "r-1")) {

@@ -5,13 +5,27 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstring>
 #include <utility>
 
 namespace sally::store {
 namespace {
 
+std::string full(const std::string& file) {
+  return file +
+         ": no space left on its disk\nfree some; nothing was changed, and nothing else needs "
+         "to be done";
+}
+std::string read_only(const std::string& file) {
+  return file + ": its disk is mounted read-only\nmount it for writing";
+}
+
 std::unexpected<Error> sqlite_fail(sqlite3* db, int code) {
   const std::string text = sqlite3_errmsg(db);
+  const char* name = sqlite3_db_filename(db, "main");
+  const std::string file = name != nullptr ? name : "";
+  const int system = sqlite3_system_errno(db);
   switch (code & 0xff) {
     case SQLITE_CONSTRAINT:
       return fail(Errc::kConflict, text, Source::kPeer);
@@ -21,11 +35,17 @@ std::unexpected<Error> sqlite_fail(sqlite3* db, int code) {
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
       return fail(Errc::kCorrupt, text, Source::kLocal);
-    case SQLITE_IOERR:
     case SQLITE_FULL:
-    case SQLITE_CANTOPEN:
+      return fail(Errc::kFull, full(file), Source::kLocal, true);
     case SQLITE_READONLY:
-      return fail(Errc::kIo, text, Source::kLocal, true);
+      return fail(Errc::kDiskReadOnly, read_only(file), Source::kLocal, true);
+    case SQLITE_IOERR:
+    case SQLITE_CANTOPEN:
+      // What lies beside the database (the log, its index) did not fit or could not be made.
+      if (system == ENOSPC || system == EDQUOT)
+        return fail(Errc::kFull, full(file), Source::kLocal, true);
+      if (system == EROFS) return fail(Errc::kDiskReadOnly, read_only(file), Source::kLocal, true);
+      return fail(Errc::kIo, file + ": " + text, Source::kLocal, true);
     default:
       return fail(Errc::kInternal, text, Source::kInternal);
   }
@@ -105,7 +125,13 @@ Result<std::unique_ptr<Database>> Database::open(const std::string& path) {
     // Made by us first, so that the file (and the WAL, which copies its mode) is never readable by
     // others.
     const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0) return fail(Errc::kIo, "cannot open the database " + path, Source::kConfig);
+    if (fd < 0 && errno == EROFS)
+      return fail(Errc::kDiskReadOnly, read_only(path), Source::kConfig);
+    if (fd < 0 && (errno == ENOSPC || errno == EDQUOT))
+      return fail(Errc::kFull, full(path), Source::kLocal, true);
+    if (fd < 0)
+      return fail(Errc::kIo, "cannot open the database " + path + ": " + std::strerror(errno),
+                  Source::kConfig);
     ::close(fd);
   }
   sqlite3* raw = nullptr;
