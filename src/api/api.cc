@@ -302,7 +302,7 @@ Response Api::fleet(const Request& request, const std::string& path, RouteName& 
   auto r = run();
   if (renewed) {
     if (const auto n = retire_older(deps_, *request.caller); !n) {
-      log::warn("an admin's older certificates are still good", {{"why", n.error().text()}});
+      log::warn("api.older_certificates_left", {{"why", n.error().text()}});
     } else {
       deps_.live.changed();
     }

@@ -236,9 +236,9 @@ void Network::on_bad_certificate(const loop::Address& from, const Error& why) {
           return tx->commit();
         };
         if (const auto done = write(); !done)
-          log::error("refused peer not audited", {{"why", done.error().text()}});
+          log::error("controller.peer_not_audited", {{"why", done.error().text()}});
       });
-  if (!ok) log::warn("refused peer not audited: the work queue is full");
+  if (!ok) log::error("controller.peer_not_audited", {{"why", "the work queue is full"}});
 }
 
 void Network::on_events(const std::string& router, wire::Events events) {

@@ -81,7 +81,7 @@ Status Network::load() {
   if (const auto ok = upkeep(); !ok) {
     // A full disk is no reason to refuse what is still good; the next hour tries again.
     if (!ok.error().retry()) return fail(ok.error());
-    log::error("upkeep failed", {{"why", ok.error().text()}});
+    log::error("controller.upkeep_failed", {{"why", ok.error().text()}});
   }
   TRY(make_writer());
   api_ = std::make_unique<api::Api>(api::Deps{
