@@ -24,6 +24,10 @@ std::atomic<std::size_t> allocated{0};  // bytes, by the whole program
   if (p == nullptr) std::abort();
   return p;
 }
+[[gnu::noinline]] void* operator new(std::size_t n, const std::nothrow_t&) noexcept {
+  allocated += n;
+  return std::malloc(n);
+}
 [[gnu::noinline]] void operator delete(void* p) noexcept {
   std::free(p);
 }
