@@ -145,7 +145,7 @@ class FakeController final : public lane::LaneOwner {
   std::uint64_t flows_cut = 0;
   [[nodiscard]] std::uint64_t version() const { return writer_.version(); }
   std::int64_t shift_ms = 0;  ///< how wrong the clock of its heads is
-  bool silent = false;  ///< card requests are not answered
+  bool silent = false;        ///< card requests are not answered
   bool counts_usage = false;
   /// As a controller keeps them: the first of an epoch and sequence.
   std::map<std::pair<wire::ProcessEpoch, std::uint64_t>, wire::Usage> usage;
