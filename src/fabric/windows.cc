@@ -38,7 +38,7 @@ void SendWindow::push(Bytes record) {
 std::optional<std::uint64_t> WindowSize::grant(std::uint64_t taken, std::uint64_t granted,
                                                const WindowConditions& now) {
   // Below this a fast sender on a near lane would be told more often than is worth it.
-  constexpr std::int64_t kShortestUs = 2'000;
+  constexpr std::int64_t kShortestUs = 500;
   const auto most = static_cast<std::uint32_t>(now.most);
   const bool first = bytes_ == 0;
   const std::uint32_t bytes =
