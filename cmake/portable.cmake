@@ -8,6 +8,7 @@ if(SALLY_PORTABLE)
   # libcrypto.a wants these two; Debian has them as shared libraries without a linker name.
   link_libraries(-l:libzstd.so.1 -l:libz.so.1)
   add_link_options(-static-libstdc++ -static-libgcc -Wl,--as-needed -Wl,--wrap=fmod -Wl,-z,pack-relative-relocs)
+  add_compile_definitions(FMT_HEADER_ONLY)  # Debian has it as a shared library only, which wants the libstdc++ of Debian 13
   set(CMAKE_BUILD_RPATH "$ORIGIN/../lib")
   add_library(sally_glibc OBJECT ${CMAKE_SOURCE_DIR}/packaging/portable/glibc.cc)
   target_compile_options(sally_glibc PRIVATE -Wno-error)

@@ -3,8 +3,6 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#define FMT_HEADER_ONLY  // its shared library wants the libstdc++ of Debian 13; a portable build
-                         // has none
 #include <fmt/core.h>
 #include <sys/resource.h>
 #include <unistd.h>

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // What flows (top) and what flowed (usage).
-#define FMT_HEADER_ONLY  // its shared library wants the libstdc++ of Debian 13; a portable build
-                         // has none
 #include <fmt/core.h>
 #include <poll.h>
 #include <sys/ioctl.h>

@@ -20,6 +20,7 @@ struct Counters {
   metrics::Counter devices_refused;
   metrics::Counter circuits_opened;
   metrics::Counter circuits_crossing;                       ///< of those, to another worker
+  metrics::Counter circuits_shed;                           ///< for their memory
   std::array<metrics::Counter, kSetupCodes> dials_refused;  ///< by SetupCode; refused or failed
   metrics::Counter binds;
   std::array<metrics::Counter, kSetupCodes> binds_refused;

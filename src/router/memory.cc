@@ -79,6 +79,7 @@ void Worker::shed() {
     end_circuit(*load.circuit, wire::ResetCode::kBudget, "the router's memory is used up");
   }
   if (cut == 0) return;
+  counters_.circuits_shed.add(cut);
   log::warn("router.memory_exhausted",
             {{"limit_mb", budget.limit() >> 20U}, {"circuits_cut", cut}, {"chunks", freed}});
   event("router.memory_exhausted", options().id, {}, std::to_string(cut) + " circuits cut");

@@ -121,6 +121,11 @@ std::string Router::metrics_text(const std::vector<Worker::Figures>& workers) co
     out.value(f.chunks_used * sizeof(Chunk), {{"worker", n}, {"state", "used"}});
     out.value(f.chunks_idle * sizeof(Chunk), {{"worker", n}, {"state", "idle"}});
   });
+  out.gauge("sally_router_waiting_memory_bytes", "Chunks in use in all workers and between them.")
+      .value(shared_.budget.used());
+  out.gauge("sally_router_waiting_memory_limit_bytes",
+            "What they may hold; beyond it the largest stalled circuits are reset.")
+      .value(shared_.budget.limit());
   out.counter("sally_router_lane_bytes_total", "Bytes of lanes inside TLS.");
   each([&](N n, C c, F) {
     out.value(c.lanes.bytes_in.value(), {{"worker", n}, {"direction", "in"}});
@@ -139,6 +144,7 @@ std::string Router::metrics_text(const std::vector<Worker::Figures>& workers) co
   std::uint64_t up = 0;
   std::uint64_t opened = 0;
   std::uint64_t crossing = 0;
+  std::uint64_t shed = 0;
   std::uint64_t binds = 0;
   std::array<std::uint64_t, kSetupCodes> dials_refused{};
   std::array<std::uint64_t, kSetupCodes> binds_refused{};
@@ -154,6 +160,7 @@ std::string Router::metrics_text(const std::vector<Worker::Figures>& workers) co
     up += c.devices_up.value();
     opened += c.circuits_opened.value();
     crossing += c.circuits_crossing.value();
+    shed += c.circuits_shed.value();
     binds += c.binds.value();
     for (std::size_t i = 0; i < kSetupCodes; ++i) {
       dials_refused[i] += c.dials_refused[i].value();
@@ -185,6 +192,8 @@ std::string Router::metrics_text(const std::vector<Worker::Figures>& workers) co
   codes(binds_refused);
   out.counter("sally_router_circuits_cut_total", "Circuits cut by a new version of the state.")
       .value(flows_cut_);
+  out.counter("sally_router_circuits_shed_total", "Circuits reset because memory was used up.")
+      .value(shed);
   out.histogram("sally_router_dial_duration_seconds",
                 "From a device's set-up to the answer of the host.")
       .latency(dial);

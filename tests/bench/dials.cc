@@ -27,8 +27,10 @@ class EndingHost final : public sdk::Host {
   }
 };
 
-std::unique_ptr<sdk::Engine> engine(loop::Loop& loop, const std::string& identity,
-                                    const std::string& router) {
+}  // namespace
+
+std::unique_ptr<sdk::Engine> start_engine(loop::Loop& loop, const std::string& identity,
+                                          const std::string& router) {
   auto material = crypto::must(sdk::load_material(identity));
   const auto at = parse_host_port(router);
   if (!at) die("HOST:PORT wanted: " + router);
@@ -39,8 +41,6 @@ std::unique_ptr<sdk::Engine> engine(loop::Loop& loop, const std::string& identit
   return e;
 }
 
-}  // namespace
-
 void run_dials(const Options& o) {
   loop::Loop loop;
   const std::string service = o.text("service");
@@ -50,14 +50,14 @@ void run_dials(const Options& o) {
   const int lanes = o.number("lanes", 16);
   const std::int64_t limit_ms = o.number("limit", 120) * std::int64_t{1'000};
   EndingHost ending;
-  auto host = engine(loop, o.text("host"), hosts[0] + port);
+  auto host = start_engine(loop, o.text("host"), hosts[0] + port);
   const auto binding = host->bind(service, 0, ending);
   if (!loop.run_until([&] { return !host->binding_error(binding); }, 20'000)) die("not bound");
 
   std::vector<std::unique_ptr<sdk::Engine>> dialers;
   for (int i = 0; i < lanes; ++i)
-    dialers.push_back(
-        engine(loop, o.text("dialer"), hosts[static_cast<std::size_t>(i) % hosts.size()] + port));
+    dialers.push_back(start_engine(loop, o.text("dialer"),
+                                   hosts[static_cast<std::size_t>(i) % hosts.size()] + port));
   int asked = 0;
   int done = 0;
   std::vector<double> us;

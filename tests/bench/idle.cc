@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <ctime>
-#include <fstream>
 
 #include "lane/lane.h"
 #include "runs.h"
@@ -16,14 +15,6 @@ namespace {
 
 constexpr std::size_t kInFlight = 16;
 constexpr int kPerSecond = 400;  // under the router's accept rate for all sources together
-
-double rss_kb(pid_t pid) {
-  std::ifstream in("/proc/" + std::to_string(pid) + "/status");
-  for (std::string line; std::getline(in, line);) {
-    if (line.starts_with("VmRSS:")) return std::atof(line.c_str() + 6);
-  }
-  die("no such process: " + std::to_string(pid));
-}
 
 double own_cpu_s() {
   timespec t{};
@@ -144,11 +135,11 @@ void run_lanes(const Options& o) {
   std::list<IdleLane> lanes;
   open_lanes(loop, pool, o, 1, lanes, false);  // what the first one costs is not of each
   turn(loop, 1'000);
-  const double before = rss_kb(router);
+  const double before = status_kb(router, "VmRSS");
   open_lanes(loop, pool, o, count, lanes, false);
   turn(loop, 4'000);
   Json json;
-  json.add("kb_per_lane", (rss_kb(router) - before) / count).add("foreign", 0.0);
+  json.add("kb_per_lane", (status_kb(router, "VmRSS") - before) / count).add("foreign", 0.0);
   std::puts(json.text().c_str());
 }
 
@@ -217,15 +208,15 @@ void run_circuits(const Options& o) {
   };
   open(dialers.size());  // one on each lane: what the first one costs is not of each
   turn(loop, 1'000);
-  const double router_before = rss_kb(router);
-  const double own_before = rss_kb(::getpid());
+  const double router_before = status_kb(router, "VmRSS");
+  const double own_before = status_kb(::getpid(), "VmRSS");
   const std::size_t first = opened();
   open(first + count);
   turn(loop, 12'000);  // until the router has looked after its memory
   const auto n = static_cast<double>(count);
   Json json;
-  json.add("router_bytes", (rss_kb(router) - router_before) * 1024 / n)
-      .add("end_kb", (rss_kb(::getpid()) - own_before) / n / 2)
+  json.add("router_bytes", (status_kb(router, "VmRSS") - router_before) * 1024 / n)
+      .add("end_kb", (status_kb(::getpid(), "VmRSS") - own_before) / n / 2)
       .add("foreign", 0.0);
   std::puts(json.text().c_str());
 }
@@ -267,10 +258,10 @@ void run_sessions(const Options& o) {
   };
   for (int i = 0; i < 50; ++i) pair();
   client_s = server_s = 0;
-  const double before = rss_kb(::getpid());
+  const double before = status_kb(::getpid(), "VmRSS");
   for (int i = 0; i < count; ++i) pair();
   Json json;
-  json.add("kb_per_session", (rss_kb(::getpid()) - before) / (2.0 * count))
+  json.add("kb_per_session", (status_kb(::getpid(), "VmRSS") - before) / (2.0 * count))
       .add("client_ms", client_s / count * 1e3)
       .add("server_ms", server_s / count * 1e3)
       .add("foreign", 0.0);

@@ -5,11 +5,13 @@
 #include <chrono>
 #include <cstdlib>
 #include <map>
+#include <memory>
 #include <string>
 #include <thread>
 
 #include "legs.h"
 #include "measure.h"
+#include "sdk/engine.h"
 
 namespace sally::bench {
 
@@ -38,6 +40,10 @@ inline void sleep_s(double s) {
   const std::chrono::duration<double> time(s);
   std::this_thread::sleep_for(time);  // NOLINT(sally-sleep): a measurement lasts
 }
+
+/// A device on the loop, whose router is at `router` (HOST:PORT).
+std::unique_ptr<sdk::Engine> start_engine(loop::Loop& loop, const std::string& identity,
+                                          const std::string& router);
 
 /// Streams through --via tls|tcp|sdk: --kind bulk|messages|ping, --streams N, --seconds S.
 void run_flow(const Options& options);

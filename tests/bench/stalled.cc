@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <fstream>
 #include <list>
 #include <memory>
 #include <utility>
@@ -18,14 +17,6 @@ namespace sally::bench {
 namespace {
 
 constexpr std::size_t kInFlight = 16;
-
-double status_kb(pid_t pid, const std::string& key) {
-  std::ifstream in("/proc/" + std::to_string(pid) + "/status");
-  for (std::string line; std::getline(in, line);) {
-    if (line.starts_with(key + ":")) return std::atof(line.c_str() + key.size() + 1);
-  }
-  die("no such process: " + std::to_string(pid));
-}
 
 /// Writes so many bytes, as far as the circuit takes them; reads only when told.
 class Stuck final : public sdk::CircuitUser {
@@ -84,18 +75,6 @@ class DeafHost final : public sdk::Host {
   bool listens = false;
 };
 
-std::unique_ptr<sdk::Engine> engine(loop::Loop& loop, const std::string& identity,
-                                    const std::string& router) {
-  auto material = crypto::must(sdk::load_material(identity));
-  const auto at = parse_host_port(router);
-  if (!at) die("HOST:PORT wanted: " + router);
-  material.routers = {*at};
-  auto e = std::make_unique<sdk::Engine>(loop, system_random(), std::move(material),
-                                         [](sdk::Event, const std::string&) {});
-  e->start();
-  return e;
-}
-
 }  // namespace
 
 void run_stalled(const Options& o) {
@@ -108,12 +87,12 @@ void run_stalled(const Options& o) {
   const std::string service = o.text("service");
   const auto at = [&](std::size_t i) { return routers[i % routers.size()] + port; };
   DeafHost deaf;
-  const auto host = engine(loop, o.text("host"), at(0));
+  const auto host = start_engine(loop, o.text("host"), at(0));
   const auto binding = host->bind(service, 0, deaf);
   if (!loop.run_until([&] { return !host->binding_error(binding); }, 20'000)) die("not bound");
   std::vector<std::unique_ptr<sdk::Engine>> dialers;
   for (int i = 0; i < o.number("lanes", 64); ++i)
-    dialers.push_back(engine(loop, o.text("dialer"), at(static_cast<std::size_t>(i))));
+    dialers.push_back(start_engine(loop, o.text("dialer"), at(static_cast<std::size_t>(i))));
 
   std::list<std::unique_ptr<Stuck>> stuck;
   std::size_t failed = 0;

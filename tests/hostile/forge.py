@@ -87,7 +87,7 @@ def ask(port, alpn, key, chain, folder, first, enough):
         except OSError:
             if data:
                 return data, None
-        time.sleep(0.2)  # turned away by the rate of its source: it comes again
+        time.sleep(0.2)  # NOLINT(sally-sleep): turned away by the rate of its source: it comes again
     raise AssertionError("never answered")
 
 

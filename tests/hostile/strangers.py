@@ -51,7 +51,7 @@ async def drip(read, write, listener):
     while not read.at_eof():
         write.write(piece)
         await write.drain()
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.3)  # NOLINT(sally-sleep): how slow it is
 
 
 async def endless(read, write, listener):
@@ -61,7 +61,7 @@ async def endless(read, write, listener):
     while not read.at_eof():
         write.write(piece)
         await write.drain()
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.02)  # NOLINT(sally-sleep): how slow it is
 
 
 async def half_open(read, write, listener):
@@ -74,13 +74,13 @@ KINDS = (garbage, drip, endless, half_open)
 async def stranger(kind, port, listener, source, until):
     global OPEN, MADE
     loop = asyncio.get_running_loop()
-    await asyncio.sleep(random.random())
+    await asyncio.sleep(random.random())  # NOLINT(sally-sleep): they do not come at once
     over_tls = listener == "controller" and kind in (drip, endless)
     while loop.time() < until:
         try:
             read, write = await asyncio.wait_for(asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0), ssl=context() if over_tls else None), 5)
         except (OSError, TimeoutError, ssl.SSLError):
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.3)  # NOLINT(sally-sleep): turned away, it comes again
             continue
         OPEN += 1
         MADE += 1
@@ -97,7 +97,7 @@ async def stranger(kind, port, listener, source, until):
         except (asyncio.CancelledError, OSError, ssl.SSLError):
             pass
         write.transport.abort()
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.3)  # NOLINT(sally-sleep): the next one of it
 
 
 async def crowd(port, listener, count, source, seconds):
@@ -114,7 +114,7 @@ async def upload(port, path, source, answers):
             read, write = await asyncio.wait_for(asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0), ssl=context()), 10)
             break
         except (OSError, TimeoutError, ssl.SSLError):
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.2)  # NOLINT(sally-sleep): turned away, it comes again
     else:
         return answers.append("never connected")
     try:
@@ -124,7 +124,7 @@ async def upload(port, path, source, answers):
             await write.drain()
             if read.at_eof():
                 break
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # NOLINT(sally-sleep): the others have their turn
     except (OSError, ssl.SSLError):
         pass
     try:
@@ -142,7 +142,7 @@ async def flood(port, path, count, source, seconds):
     async def again():
         while asyncio.get_running_loop().time() < until:
             await upload(port, path, source, answers)
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.2)  # NOLINT(sally-sleep): the next one of it
 
     await asyncio.gather(*(again() for _ in range(count)))
     print(json.dumps(answers))

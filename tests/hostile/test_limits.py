@@ -13,33 +13,24 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from flow import healthy_flow
 from forge import Identity, hello, tls
-from harness import EXAMPLES, SALLY, echo_server, pids_of, wait_for
+from harness import EXAMPLES, SALLY, pids_of, wait_for
 
 
 @pytest.fixture(scope="module")
 def flow(net):
-    """A healthy device's echo flow through the overlay; gives the latencies of round trips, in ms."""
-    server, device = net.device("server"), net.device("pump", ["sensors"])
-    with echo_server() as target:
-        net.expose(target, "plant", server, "#sensors")
-        with socket.create_connection(("127.0.0.1", device.forward("plant"))) as s:
-            s.settimeout(10)
-            # A process of its own: attackers in this one do not slow what is measured.
-            ours, theirs = get_context("fork").Pipe()
-            meter = get_context("fork").Process(target=measure, args=(s, theirs), daemon=True)
-            meter.start()
+    """The latencies of a healthy device's round trips, in ms."""
+    with healthy_flow(net, measure) as (pipe, device):
 
-            def latencies(seconds):
-                ours.send(seconds)
-                assert ours.poll(seconds + 15), "the healthy flow stands still"
-                times = ours.recv()
-                assert times, "the healthy flow was cut"
-                return times
+        def latencies(seconds):
+            pipe.send(seconds)
+            assert pipe.poll(seconds + 15), "the healthy flow stands still"
+            times = pipe.recv()
+            assert times, "the healthy flow was cut"
+            return times
 
-            yield latencies, device
-            meter.kill()
-            meter.join()
+        yield latencies, device
 
 
 def measure(s, pipe):

@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """256 peers that nobody knows, in processes of their own at nice 19, beside a flow that has a pace."""
 import json
-import socket
 import ssl
 import subprocess
 import sys
 import threading
 import time
 from http.client import HTTPSConnection
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from flow import healthy_flow
 from forge import tls
-from harness import Net, echo_server, pids_of, wait_for
+from harness import Net, pids_of, wait_for
 from test_limits import http, request
 
 pytestmark = pytest.mark.measures
@@ -42,7 +41,7 @@ def paced(s, pipe, per_second):
         receiver = threading.Thread(target=receive)
         receiver.start()
         for at in due:
-            time.sleep(max(0.0, at - time.monotonic()))  # the pace
+            time.sleep(max(0.0, at - time.monotonic()))  # NOLINT(sally-sleep): the pace
             s.sendall(b"x" * 100)
         receiver.join(10)
         pipe.send(seen if len(seen) == count else None)
@@ -51,28 +50,19 @@ def paced(s, pipe, per_second):
 @pytest.fixture(scope="module")
 def flow(net):
     """Round trips of a healthy device, 200 messages of 100 bytes a second."""
-    server, device = net.device("server"), net.device("pump", ["sensors"])
-    with echo_server() as target:
-        net.expose(target, "plant", server, "#sensors")
-        with socket.create_connection(("127.0.0.1", device.forward("plant"))) as s:
-            s.settimeout(10)
-            ours, theirs = get_context("fork").Pipe()
-            meter = get_context("fork").Process(target=paced, args=(s, theirs, 200), daemon=True)
-            meter.start()
+    with healthy_flow(net, paced, 200) as (pipe, _):
 
-            class Flow:
-                def start(self, seconds):
-                    ours.send(seconds)
+        class Flow:
+            def start(self, seconds):
+                pipe.send(seconds)
 
-                def latencies(self):
-                    assert ours.poll(30), "the healthy flow stands still"
-                    times = ours.recv()
-                    assert times, "the healthy flow was cut or fell behind"
-                    return sorted(times)
+            def latencies(self):
+                assert pipe.poll(30), "the healthy flow stands still"
+                times = pipe.recv()
+                assert times, "the healthy flow was cut or fell behind"
+                return sorted(times)
 
-            yield Flow()
-            meter.kill()
-            meter.join()
+        yield Flow()
 
 
 def memory_mb(pid, key):
@@ -144,7 +134,7 @@ class Uploads:
                     client.request("GET", "/version")
                     assert client.getresponse().read()
                     self.client.append((time.monotonic() - start) * 1000)
-                    time.sleep(0.01)  # a client that does not ask without end
+                    time.sleep(0.01)  # NOLINT(sally-sleep): a client that does not ask without end
                 self.flow += flow.latencies()
             self.answers = [a for process in crowd for a in json.loads(process.communicate()[0])]
         finally:

@@ -28,7 +28,7 @@ def wait_for(done, seconds=10.0, what="condition"):
         if value:
             return value
         assert time.monotonic() < until, f"{what} did not come true within {seconds} s"
-        time.sleep(0.02)  # between two looks at another process
+        time.sleep(0.02)  # NOLINT(sally-sleep): between two looks at another process
 
 
 def free_ports(count):

@@ -118,8 +118,6 @@ def beside_a_stalled_reader(net, host, device, seconds):
         size = 24_000_000  # more than everything between the two can hold
         sender = threading.Thread(target=_send_one, args=(port["stall"], b"stalled", size, stalled))
         sender.start()
-        time.sleep(1)  # it fills what it may
-        assert not stalled
         start = time.monotonic()
         during, rates = [], []
         while time.monotonic() - start < seconds:

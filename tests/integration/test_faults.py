@@ -100,7 +100,7 @@ def test_twenty_kills_of_the_controller_lose_nothing_acknowledged():
         c.start()
     try:
         for _ in range(20):
-            time.sleep(0.05 + chance.random() * 0.4)  # the moment is the test's input
+            time.sleep(0.05 + chance.random() * 0.4)  # NOLINT(sally-sleep): the moment is the test's input
             controller.kill()
             controller.start()
     finally:
@@ -139,7 +139,7 @@ def test_router_and_agents_killed_while_they_write_their_files(net, echo):
         kill(pids_of(pump.dir)["sally-agent"][0])
         wait_for(lambda: works(port), seconds=8, what="flow again")
         wait_for(lambda: works(int(listen.rsplit(":", 1)[1])), what="the forward that was acknowledged")
-        time.sleep(chance.random() * 0.05)  # another moment each time
+        time.sleep(chance.random() * 0.05)  # NOLINT(sally-sleep): another moment each time
     assert "state_refused" not in net.log("router")
     left = [f.name for d in (net.context / "router", pump.dir) for f in d.iterdir() if ".new-" in f.name]
     assert len(left) <= 10
@@ -165,10 +165,10 @@ def test_router_killed_under_64_flows(net, echo):
                     starts[i] += 1
                     while not over.is_set() and ping(s):
                         last[i] = time.monotonic()
-                        time.sleep(0.01)  # 64 paced flows
+                        time.sleep(0.01)  # NOLINT(sally-sleep): 64 paced flows
             except OSError:
                 pass
-            time.sleep(0.05)  # as a program that comes back politely
+            time.sleep(0.05)  # NOLINT(sally-sleep): as a program that comes back politely
 
     threads = [threading.Thread(target=flow, args=(i,), daemon=True) for i in range(64)]
     for t in threads:

@@ -144,9 +144,12 @@ def test_usage_is_what_flowed_over_restarts_of_both(net, plant):
 
     def settled():
         """What is stored once two looks in a row, of which the second is after the router reported, are the same."""
-        net.sally("top", "--once")  # somebody watches: a report every 2 s
-        before = usage(net)
-        time.sleep(2.5)  # one period of reports
+
+        def reported():
+            return [r.get("at") for r in net.sally("top", "--once")["routers"]]  # somebody watches: a report every 2 s
+
+        before, last = usage(net), reported()
+        wait_for(lambda: reported() != last, seconds=15, what="a report of the router")
         return before if usage(net) == before else None
 
     start = wait_for(settled, seconds=40, what="usage at rest")

@@ -2,5 +2,4 @@
 import sys
 from pathlib import Path
 
-TESTS = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(TESTS / "integration"), str(TESTS / "bench")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))

@@ -82,7 +82,7 @@ def test_a_million_circuits_leave_no_memory_behind(net, load):
     samples = []  # of the router, evenly in time
     while run.poll() is None:
         samples.append(memory_mb(router))
-        time.sleep(0.5)  # between two looks
+        time.sleep(0.5)  # NOLINT(sally-sleep): between two looks at another process
     assert run.returncode == 0, run.stdout.read()
     half, last = samples[len(samples) // 2], samples[-1]
     quarter = samples[len(samples) // 4]

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Of the tests on real programs: integration and hostile."""
 import os
 import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "integration"))
-import harness  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parent / "integration"))
 
 
 def pytest_configure(config):
@@ -24,6 +23,8 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="module")
 def net():
+    import harness  # only where it is asked for: the other tests need no programs
+
     network = harness.Net()
     yield network
     network.close()
