@@ -21,7 +21,7 @@ class Turn {
   friend class DeficitRoundRobin;
   void unlink() {
     if (next_ == nullptr) return;
-    prev_->next_ = next_;
+    prev_->next_ = next_;  // NOLINT(clang-analyzer-core.NullDereference): both or none
     next_->prev_ = prev_;
     next_ = prev_ = nullptr;
   }

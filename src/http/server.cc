@@ -281,7 +281,8 @@ struct Server::Impl {
 
   void touch(List::iterator c) { connections.splice(connections.end(), connections, c); }
   void remove(List::iterator c) {
-    const auto keep = *c;  // we may be called from inside it
+    // We may be called from inside it.
+    const auto keep = *c;  // NOLINT(performance-unnecessary-copy-initialization)
     if (--sources[keep->source()] == 0) sources.erase(keep->source());
     connections.erase(c);
     keep->retire();
