@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <ctime>
+#include <fstream>
 
 #include "lane/lane.h"
 #include "runs.h"
@@ -126,6 +127,14 @@ void open_lanes(loop::Loop& loop, ChunkPool& pool, const Options& o, int count,
 }
 
 }  // namespace
+
+double status_kb(pid_t pid, const std::string& key) {
+  std::ifstream in("/proc/" + std::to_string(pid) + "/status");
+  for (std::string line; std::getline(in, line);) {
+    if (line.starts_with(key + ":")) return std::atof(line.c_str() + key.size() + 1);
+  }
+  die("no such process: " + std::to_string(pid));
+}
 
 void run_lanes(const Options& o) {
   loop::Loop loop;

@@ -8,7 +8,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
-#include <fstream>
 #include <iterator>
 
 namespace sally::bench {
@@ -106,14 +105,6 @@ std::vector<std::string> text_list(const std::string& text) {
     at = comma + 1;
   }
   return out;
-}
-
-double status_kb(pid_t pid, const std::string& key) {
-  std::ifstream in("/proc/" + std::to_string(pid) + "/status");
-  for (std::string line; std::getline(in, line);) {
-    if (line.starts_with(key + ":")) return std::atof(line.c_str() + key.size() + 1);
-  }
-  die("no such process: " + std::to_string(pid));
 }
 
 std::vector<pid_t> pid_list(const std::string& text) {

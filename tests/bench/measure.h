@@ -45,9 +45,6 @@ void add_cpu(Json& json, const CpuSample& from, const CpuSample& to);
 /// Value at the share `q` of the sorted values; 0 of none.
 double quantile(std::vector<double> values, double q);
 
-/// A line of /proc/PID/status ("VmRSS", "VmHWM") in KiB; no such process ends the program.
-double status_kb(pid_t pid, const std::string& key);
-
 /// "1,2,3" to process ids.
 std::vector<pid_t> pid_list(const std::string& text);
 std::vector<std::string> text_list(const std::string& text);

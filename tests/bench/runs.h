@@ -41,6 +41,9 @@ inline void sleep_s(double s) {
   std::this_thread::sleep_for(time);  // NOLINT(sally-sleep): a measurement lasts
 }
 
+/// A line of /proc/PID/status ("VmRSS", "VmHWM") in KiB; no such process ends the program.
+double status_kb(pid_t pid, const std::string& key);
+
 /// A device on the loop, whose router is at `router` (HOST:PORT).
 std::unique_ptr<sdk::Engine> start_engine(loop::Loop& loop, const std::string& identity,
                                           const std::string& router);
