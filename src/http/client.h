@@ -20,12 +20,13 @@ struct RequestOptions {
   std::string body;
   /// Who is believed and what we show: see `client_context`. Required.
   std::shared_ptr<const tls::Context> context;
-  /// The certificate must carry the URL's host. False only together with `expect_peer` or a pinned
-  /// leaf.
+  /// The certificate must carry the URL's host. False only together with `expect_peer` or where the
+  /// caller judges the captured leaf.
   bool verify_host = true;
   std::optional<std::pair<tls::Role, std::string>> expect_peer;
   std::int64_t timeout_ms = 30'000;
   std::size_t max_response = 4 * 1024 * 1024;
+  bool keep_open = false;  ///< Call::again() will follow
 };
 
 struct ClientResponse {
@@ -33,15 +34,19 @@ struct ClientResponse {
   Headers headers;
   std::string body;
   std::shared_ptr<const tls::PeerIdentity> peer;     ///< with Trust::kPath
-  std::optional<crypto::Certificate> captured_leaf;  ///< with the other two
+  std::optional<crypto::Certificate> captured_leaf;  ///< with the other one
 };
 
 /// A request under way. Destroying it cancels without a call; the callback may destroy it.
+using OnResponse = std::move_only_function<void(Result<ClientResponse>)>;
 class Call {
  public:
   virtual ~Call() = default;
+  /// Another request to the same peer on the same connection, once there was an answer and where
+  /// that request said `keep_open`. Of `options` whom to believe is not read. kClosed where the
+  /// peer has ended the connection.
+  virtual void again(const std::string& target, RequestOptions options, OnResponse done) = 0;
 };
-using OnResponse = std::move_only_function<void(Result<ClientResponse>)>;
 
 /// One request on a connection of its own. `done` runs once, never from inside this function.
 /// Errors: http.*, loop.*, tls.*.
@@ -55,10 +60,8 @@ Result<std::shared_ptr<const tls::Context>> client_context(
     std::vector<crypto::Certificate> anchors, NetworkId network,
     std::vector<crypto::Certificate> chain = {},
     std::shared_ptr<const crypto::Signer> key = nullptr, const Clock* clock = nullptr);
-/// Believes exactly this leaf (second step of an enrolment).
-Result<std::shared_ptr<const tls::Context>> pinned_client_context(const crypto::Certificate& leaf);
-/// Believes nobody: only to capture the leaf at the start of an enrolment. Nothing read over it is
-/// true.
+/// Believes nobody: for an enrolment, which judges the captured leaf. Nothing read over it is true
+/// until then.
 Result<std::shared_ptr<const tls::Context>> unverified_enrolment_context();
 
 }  // namespace sally::http

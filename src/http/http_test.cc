@@ -171,7 +171,7 @@ class Http : public testing::Test {
   }
   ~Http() override { log::set_sink(nullptr); }
 
-  void serve(ServerOptions options = {}) {
+  void serve(ServerOptions options = {}, const tls::AcceptLimits& limits = {}) {
     auto o = tls::test_options(pki, tls::Side::kServer, &controller, &clock, {"http/1.1"});
     o.chain.push_back(pki.infrastructure);
     o.alpn_optional = true;
@@ -179,6 +179,7 @@ class Http : public testing::Test {
     tls::AcceptorOptions ao;
     ao.host = "127.0.0.1";
     ao.context = tls::test_context(std::move(o));
+    ao.limits = limits;
     server = std::make_unique<Server>(loop, std::move(options),
                                       [this](const Request& r) { return handle(r); });
     acceptor = crypto::must(tls::Acceptor::create(
@@ -300,19 +301,53 @@ TEST_F(Http, ServersThatAreNotBelieved) {
   o.verify_host = true;
   o.expect_peer = {Role::kController, "controller-2"};
   EXPECT_TRUE(get("/who", o).error().is(tls::Errc::kCertificate));
-  // Pinned: exactly this leaf.
-  o = {};
-  o.context = crypto::must(pinned_client_context(device.cert));
-  EXPECT_TRUE(get("/who", o).error().is(tls::Errc::kCertificate));
-  o.context = crypto::must(pinned_client_context(controller.cert));
-  EXPECT_EQ(get("/who", o)->captured_leaf, controller.cert);
   // Capture only: nothing is believed, nothing is shown.
   o.context = crypto::must(unverified_enrolment_context());
+  o.expect_peer.reset();
   const auto r = get("/who", o);
   ASSERT_TRUE(r);
   EXPECT_EQ(r->captured_leaf, controller.cert);
   EXPECT_FALSE(r->peer);
   EXPECT_EQ(r->body, "nobody");
+}
+
+TEST_F(Http, OneRequestAfterAnotherOnAConnection) {
+  serve();
+  RequestOptions first;
+  first.context = crypto::must(unverified_enrolment_context());
+  first.verify_host = false;
+  first.keep_open = true;
+  const auto origin = "https://127.0.0.1:" + std::to_string(acceptor->port());
+  std::optional<Result<ClientResponse>> got;
+  const auto take = [&got](Result<ClientResponse> r) { got = std::move(r); };
+  const auto call = request(loop, origin + "/who", first, take);
+  ASSERT_TRUE(until([&] { return got.has_value(); }));
+  ASSERT_TRUE(*got) << got->error().text();
+  EXPECT_EQ(server->connections(), 1u);
+  RequestOptions second;
+  second.method = "POST";
+  second.body = "again";
+  got.reset();
+  call->again("/echo", second, take);
+  ASSERT_TRUE(until([&] { return got.has_value(); }));
+  ASSERT_TRUE(*got) << got->error().text();
+  EXPECT_EQ((*got)->body, "again");
+  // That one did not keep it.
+  got.reset();
+  call->again("/who", second, take);
+  EXPECT_FALSE(got);  // never from inside
+  ASSERT_TRUE(until([&] { return got.has_value(); }));
+  EXPECT_TRUE(got->error().is(Errc::kClosed));
+}
+
+TEST_F(Http, AHandshakeCutOffIsTriedAgain) {
+  tls::AcceptLimits limits;
+  limits.burst_per_source = 1;
+  limits.rate_per_source = 5;
+  serve({}, limits);
+  EXPECT_TRUE(get("/who"));
+  const auto second = get("/who");  // refused until the bucket has a token again
+  EXPECT_TRUE(second) << second.error().text();
 }
 
 TEST_F(Http, KeepAliveAndPipelining) {

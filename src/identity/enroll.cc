@@ -58,7 +58,7 @@ class EnrollingImpl final : public Enrolling {
         options_(options),
         clock_(options.clock != nullptr ? *options.clock : system_clock()),
         done_(std::move(done)),
-        begin_(loop.timers(), [this] { step(capture()); }) {
+        begin_(loop.timers(), [this] { step(ask_roots()); }) {
     auto parsed = parse_token(token);
     if (parsed)
       token_ = std::move(*parsed);
@@ -74,43 +74,61 @@ class EnrollingImpl final : public Enrolling {
     if (!status) finish(fail(std::move(status).error()));
   }
 
-  void send(std::shared_ptr<const tls::Context> context, const std::string& target,
-            http::RequestOptions o, Next next) {
-    o.context = std::move(context);
+  void send(const std::string& target, http::RequestOptions o, Next next) {
     o.timeout_ms = options_.timeout_ms;
     o.max_response = kMaxAnswer;
     o.headers.add("Accept", "application/json, */*");
-    call_ = http::request(loop_, token_.issuer + target, std::move(o),
-                          [this, next](Result<http::ClientResponse> r) {
-                            if (!r) return finish(fail(explain(std::move(r).error())));
-                            step((this->*next)(std::move(*r)));
-                          });
+    const auto answered = [this, next](Result<http::ClientResponse> r) {
+      if (!r) return finish(fail(explain(std::move(r).error())));
+      step((this->*next)(std::move(*r)));
+    };
+    if (call_)
+      call_->again(target, std::move(o), answered);
+    else
+      call_ = http::request(loop_, token_.issuer + target, std::move(o), answered);
   }
 
   Error explain(Error e) const {
-    if (e.is(tls::Errc::kCertificate))
-      return Error(Errc::kNotBelieved, "the server at " + token_.issuer +
-                                           " is not the controller of this token: " + e.context());
     if (is_tls(e))
       return Error(Errc::kController, token_.issuer + ": " + e.text(), Source::kPeer, e.retry());
     return e;
   }
 
-  // 1: nothing is believed yet; only the leaf is kept.
-  Status capture() {
+  // 1: the roots, from somebody. Nothing is believed yet.
+  Status ask_roots() {
     if (early_) return fail(*early_);
-    TRY_ASSIGN(auto context, http::unverified_enrolment_context());
     http::RequestOptions o;
-    o.verify_host = false;
-    send(std::move(context), "/version", std::move(o), &EnrollingImpl::captured);
+    TRY_ASSIGN(o.context, http::unverified_enrolment_context());
+    o.verify_host = false;  // below, against the captured leaf
+    o.keep_open = true;
+    send(kCacerts, std::move(o), &EnrollingImpl::got_roots);
     return {};
   }
 
-  // 2: the token, which came to us another way, vouches for the key of that leaf.
-  Status captured(http::ClientResponse response) {
+  // 2: the token, which came to us another way, vouches for the key of that leaf and so for what
+  // was read; the leaf then has to be the controller's under those roots. 3: our request, to the
+  // same peer.
+  Status got_roots(http::ClientResponse response) {
     if (!response.captured_leaf)
       return fail(Errc::kController, "no certificate", Source::kInternal);
     const crypto::Certificate& leaf = *response.captured_leaf;
+    TRY(believe(leaf));
+    TRY(take_roots(response));
+    crypto::PathPolicy policy;
+    policy.anchors = out_.anchors;
+    policy.known_issuing = out_.issuing;
+    policy.purpose = crypto::Purpose::kTlsServer;
+    policy.now_s = clock_.unix_s();
+    policy.network = network_.str();
+    policy.roles = {crypto::Role::kController};
+    if (auto path = crypto::validate_path(leaf, {}, policy); !path)
+      return fail(Errc::kNotBelieved,
+                  "the server at " + token_.issuer +
+                      " is not the controller of this token: " + path.error().text());
+    return request_certificate();
+  }
+
+  Status believe(const crypto::Certificate& leaf) {
     TRY(verify_token(token_, leaf, clock_.unix_s()));
     const std::int64_t now = clock_.unix_s();
     if (now < leaf.not_before() || now > leaf.not_after())
@@ -126,16 +144,10 @@ class EnrollingImpl final : public Enrolling {
       return fail(Errc::kNotBelieved, "the token is of network " + token_.network.str() +
                                           ", the controller of " + uri->network);
     network_ = NetworkId(uri->network);
-    leaf_ = leaf;
-    // 3: the roots, over a connection to exactly that leaf.
-    TRY_ASSIGN(auto context, http::pinned_client_context(leaf));
-    http::RequestOptions o;
-    o.verify_host = false;  // checked above, against the same leaf
-    send(std::move(context), kCacerts, std::move(o), &EnrollingImpl::bundle);
     return {};
   }
 
-  Status bundle(http::ClientResponse response) {
+  Status take_roots(const http::ClientResponse& response) {
     if (response.status != 200)
       return fail(Errc::kController, "roots: HTTP status " + std::to_string(response.status));
     const auto der = from_base64(response.body);
@@ -153,30 +165,20 @@ class EnrollingImpl final : public Enrolling {
                           [&](const auto& c) { return c.sha256_hex() == token_.root_sha256; });
     if (!named)
       return fail(Errc::kNotBelieved, "the controller's roots do not contain the one of the token");
+    return {};
+  }
 
-    // 4: our request, over a connection verified in full.
+  Status request_certificate() {
     TRY_ASSIGN(auto key, crypto::FileKey::generate(options_.key_type));
     out_.key = std::move(key);
     TRY_ASSIGN(auto csr, crypto::make_csr(*out_.key, token_.subject));
-    tls::ContextOptions co;
-    co.side = tls::Side::kClient;
-    co.anchors = out_.anchors;
-    co.issuing = out_.issuing;
-    co.network = network_;
-    co.roles = {crypto::Role::kController};
-    co.alpn = {"http/1.1"};
-    co.alpn_optional = true;
-    co.allow_p256 = true;
-    co.clock = &clock_;
-    TRY_ASSIGN(auto context, tls::Context::create(std::move(co)));
     http::RequestOptions o;
     o.method = "POST";
     o.headers.add("Content-Type", "text/plain");
     o.body = std::move(csr);
     // Our controllers take the whole token and can say what is wrong with it; others only its id.
     const std::string& token = token_.network.empty() ? token_.id : token_.text;
-    send(std::move(context), kEnroll + http::percent_encode(token), std::move(o),
-         &EnrollingImpl::enrolled);
+    send(kEnroll + http::percent_encode(token), std::move(o), &EnrollingImpl::enrolled);
     return {};
   }
 
@@ -262,7 +264,6 @@ class EnrollingImpl final : public Enrolling {
   std::optional<Error> early_;
   Token token_;
   NetworkId network_;
-  std::optional<crypto::Certificate> leaf_;
   Identity out_;
   std::unique_ptr<http::Call> call_;
 };

@@ -26,11 +26,11 @@ class Enrolling {
 };
 using OnEnrolled = std::move_only_function<void(Result<Identity>)>;
 
-/// One-time token to identity, trust first (docs/compatible-enrolment.md): capture the controller's
-/// leaf; verify the token's signature with that leaf's key and its end; fetch the roots over a
-/// connection pinned to that leaf, which must contain the root the token names; send the request
-/// over a connection verified by those roots, network, role and host name; check that what comes
-/// back is for our key and the token's subject. `done` runs once, never from inside this function.
+/// One-time token to identity over one connection, trust first (docs/compatible-enrolment.md):
+/// fetch the roots; verify the token's signature with the key that the handshake proved, and its
+/// end; the roots must contain the one the token names; the proven leaf must be the controller's by
+/// those roots, network, role and host name; only then send the request; check that what comes back
+/// is for our key and the token's subject. `done` runs once, never from inside this function.
 std::unique_ptr<Enrolling> enroll(loop::Loop& loop, const std::string& token, EnrollOptions options,
                                   OnEnrolled done);
 /// The same for plain synchronous callers.

@@ -46,9 +46,6 @@ Status check_trust(const ContextOptions& o) {
       if (o.anchors.empty()) return fail(config_error("no roots to verify the peer against"));
       if (o.network.empty()) return fail(config_error("no network to verify the peer against"));
       return {};
-    case Trust::kPinnedLeaf:
-      if (!o.pinned_leaf) return fail(config_error("no leaf to pin"));
-      [[fallthrough]];
     case Trust::kUnverifiedForEnrolmentOnly:
       if (o.side == Side::kServer) return fail(config_error("servers verify paths"));
       if (!o.chain.empty()) return fail(config_error("no certificate is shown to such a server"));

@@ -20,12 +20,11 @@ namespace sally::tls {
 enum class Side : std::uint8_t { kClient, kServer };
 /// How the peer's certificate is judged.
 enum class Trust : std::uint8_t {
-  kPath,        ///< path validation to `anchors`, identity of `network`: the only one that makes a
-                ///< PeerIdentity
-  kPinnedLeaf,  ///< exactly `pinned_leaf`, nothing else is checked; `peer()` stays null
+  /// Path validation to `anchors`, identity of `network`: the only one that makes a PeerIdentity.
+  kPath,
   /// Enrolment by token only, before anything can be believed: any leaf whose key the handshake
   /// proves is let through and kept in `Session::captured_leaf()`; `peer()` stays null. What is
-  /// read over such a connection is not to be believed.
+  /// read over such a connection is not to be believed before the caller has judged that leaf.
   kUnverifiedForEnrolmentOnly,
 };
 enum class PeerCertificate : std::uint8_t {
@@ -65,7 +64,6 @@ struct ContextOptions {
   /// as any other.
   std::function<Status(const PeerIdentity&)> admit;
   Trust trust = Trust::kPath;
-  std::optional<crypto::Certificate> pinned_leaf;
   /// TLS inside a circuit: no middlebox records, fragments capped at 16,346 bytes.
   bool inner = false;
   /// Also accept P-256 key shares (HTTP listeners, for old clients).

@@ -198,8 +198,6 @@ struct Session::Impl {
       candidate = std::move(peer);
       return {};
     }
-    if (options().trust == Trust::kPinnedLeaf && !(leaf == *options().pinned_leaf))
-      return fail(Errc::kWrongPeer, "another certificate than the pinned one");
     captured = std::move(leaf);
     return {};
   }

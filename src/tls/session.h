@@ -92,8 +92,7 @@ class Session {
   /// Verified peer, after the handshake; null when it showed no certificate (where that is
   /// allowed).
   [[nodiscard]] const PeerIdentity* peer() const;
-  /// What Trust::kUnverifiedForEnrolmentOnly and kPinnedLeaf saw; nullopt before the handshake is
-  /// finished.
+  /// What Trust::kUnverifiedForEnrolmentOnly saw; nullopt before the handshake is finished.
   [[nodiscard]] std::optional<crypto::Certificate> captured_leaf() const;
   [[nodiscard]] std::string alpn() const;
   /// Server: the name the client asked for.
