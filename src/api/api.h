@@ -93,6 +93,7 @@ struct Deps {
   std::string instance;  ///< constant for one run
   /// All figures of the controller as Prometheus text; from any thread.
   std::function<std::string()> metrics;
+  std::int64_t renewing_life_s = pki::kRenewingLifeS;
 };
 
 /// REST of one network: the compatible client API and /fleet/v1, plain synchronous handlers without

@@ -400,11 +400,15 @@ Status up(const Common& c, const UpOptions& given) {
       p.args.insert(p.args.end(), {"--metrics", "unix:" + o.dir + "/" + p.name + ".metrics"});
     if (!o.log.empty()) p.args.insert(p.args.end(), {"--log", o.log});
   }
-  // As OPTIONS in /etc/default/sally-router does for the unit.
-  const char* more = std::getenv("SALLY_ROUTER_OPTIONS");
-  for (const std::string_view word : split(more == nullptr ? "" : more, ' ')) {
-    if (!word.empty()) programs[1].args.emplace_back(word);
-  }
+  // As OPTIONS in /etc/default/sally-controller and sally-router does for the units.
+  const auto options_of = [](const char* variable, Program& program) {
+    const char* more = std::getenv(variable);
+    for (const std::string_view word : split(more == nullptr ? "" : more, ' ')) {
+      if (!word.empty()) program.args.emplace_back(word);
+    }
+  };
+  options_of("SALLY_CONTROLLER_OPTIONS", programs[0]);
+  options_of("SALLY_ROUTER_OPTIONS", programs[1]);
   // Asked from a thread of its own: the supervisor's loop does not wait for anybody.
   std::atomic<bool> over = false;
   std::thread watcher;

@@ -34,9 +34,11 @@ void Network::start(std::move_only_function<void()> on_certificates) {
   upkeep_timer_->arm(kUpkeepMs);
 }
 
-Status Network::admit(const tls::PeerIdentity& peer) const {
+Status Network::admit(const tls::PeerIdentity& peer, bool up) const {
   const auto& tables = writer_->tables();
-  if (tables.revoked().contains(peer.serial()))
+  // One that was only superseded does not end what is up.
+  if (const auto row = tables.revoked().find(peer.serial());
+      row != tables.revoked().end() && !(up && row->second.superseded))
     return fail(Errc::kRemoved, "certificate " + peer.serial() + " is revoked");
   if (const auto it = tables.identities().find(peer.id());
       it != tables.identities().end() && it->second.standing != wire::Standing::kActive)
@@ -63,7 +65,7 @@ void Network::take(std::unique_ptr<tls::Stream> stream) {
   o.hello.network = id_.str();
   o.hello.epoch = epoch_;
   o.hello.software = "sally-controller/" SALLY_VERSION;
-  o.hello.features = wire::kFeatureUsage;
+  o.hello.features = wire::kFeatureUsage | wire::kFeatureRenewal;
   o.tell_time = true;
   o.max_control = wire::kMaxControlMessage;
   o.max_labels = 0;
@@ -124,6 +126,8 @@ void Network::on_lane_control(lane::Lane& lane, wire::Control&& message) {
     return on_terminators(peer.router, *list);
   if (const auto* request = std::get_if<wire::CardRequest>(&message.member))
     return on_card_request(peer.number, *request);
+  if (auto* renew = std::get_if<wire::Renew>(&message.member))
+    return on_renew(peer, std::move(*renew));
   if (auto* events = std::get_if<wire::Events>(&message.member))
     return on_events(peer.router, std::move(*events));
   lane.close(Error(Errc::kUnexpected, "message on a control lane"));
@@ -178,7 +182,7 @@ void Network::push_all() {
 
 void Network::drop_dead() {
   for (auto& [lane, peer] : peers_)
-    if (const auto ok = admit(peer.lane->peer()); !ok) peer.lane->close(ok.error());
+    if (const auto ok = admit(peer.lane->peer(), true); !ok) peer.lane->close(ok.error());
 }
 
 Network::Peer* Network::find(std::uint64_t number) {

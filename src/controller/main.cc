@@ -29,7 +29,8 @@ constexpr char kUsage[] =
     "                        [--router HOST:PORT --router-identity FILE [--router-name router-1]]\n"
     "       sally-controller admin --dir D --admin-identity FILE [--admin-name root]\n"
     "       sally-controller --dir D [--listen ADDRESS:PORT] [--log debug|info|warn|error|json]\n"
-    "                        [--metrics 127.0.0.1:PORT|unix:PATH]\n";
+    "                        [--metrics 127.0.0.1:PORT|unix:PATH] [--certificate-life SECONDS]\n"
+    "  SECONDS: of devices and routers that renew by themselves; 30 days without it.\n";
 
 int usage(const std::string& why) {
   std::fprintf(stderr, "sally-controller: %s\n%s", why.c_str(), kUsage);
@@ -129,10 +130,14 @@ void on_signal(int) {
   if (running != nullptr) running->stop();  // only sets a flag and writes to a descriptor
 }
 
+constexpr std::uint64_t kLeastLifeS = 60;
+constexpr std::uint64_t kMostLifeS = 365ULL * 86'400;
+
 int run_server(const std::vector<std::string>& args) {
   Options in;
-  if (const auto ok = in.parse(args, {"--dir", "--listen", "--log", "--log-level", "--metrics"},
-                               {"--log-json"});
+  if (const auto ok = in.parse(
+          args, {"--dir", "--listen", "--log", "--log-level", "--metrics", "--certificate-life"},
+          {"--log-json"});
       !ok)
     return usage(ok.error().context());
   ServerOptions o;
@@ -148,6 +153,12 @@ int run_server(const std::vector<std::string>& args) {
     const auto at = http::parse_plain_address(in.one("--metrics"));
     if (!at) return usage("--metrics: " + at.error().context());
     o.metrics = *at;
+  }
+  if (in.has("--certificate-life")) {
+    const auto seconds = parse_u64(in.one("--certificate-life"));
+    if (!seconds || *seconds < kLeastLifeS || *seconds > kMostLifeS)
+      return usage("--certificate-life is a number of seconds from 60 to 31536000");
+    o.life_s = static_cast<std::int64_t>(*seconds);
   }
   if (in.has("--log-level") && !log::set_level(in.one("--log-level")))
     return usage("--log-level is debug, info, warn or error");

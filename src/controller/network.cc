@@ -47,11 +47,12 @@ Network::~Network() {
 
 Result<std::unique_ptr<Network>> Network::open(const std::string& dir, loop::Loop& loop,
                                                http::WorkerPool& pool, const Clock& clock,
-                                               Random& random) {
+                                               Random& random, std::int64_t life_s) {
   if (!fs::exists(dir + "/" + kDatabaseFile))
     return fail(Errc::kNoNetwork, dir + " holds no network; make one with: sally up",
                 Source::kConfig);
   std::unique_ptr<Network> n(new Network(dir, loop, pool, clock, random));
+  n->life_s_ = life_s;
   TRY(n->load());
   return n;
 }
@@ -77,6 +78,7 @@ Status Network::load() {
   TRY_ASSIGN(signer_key_, keys_.load("signer"));
   TRY_ASSIGN(auto mac_key, keys_.secret("tokens", random_));
   door_ = std::make_unique<pki::TokenDoor>(authority_, std::move(mac_key));
+  renewals_ = std::make_unique<pki::RenewalDoor>(authority_, life_s_);
   TRY(load_certificates());
   if (const auto ok = upkeep(); !ok) {
     // A full disk is no reason to refuse what is still good; the next hour tries again.
@@ -91,7 +93,7 @@ Status Network::load() {
         return signer_chain_.front().not_after();
       },
       *this, clock_, random_, url_, random_.hex(8),
-      [this] { return metrics_ ? metrics_() : std::string(); }});
+      [this] { return metrics_ ? metrics_() : std::string(); }, life_s_});
   open_ = true;
   return {};
 }

@@ -20,6 +20,7 @@
 #include "lane/lane.h"
 #include "loop/loop.h"
 #include "pki/enroll.h"
+#include "pki/renew.h"
 #include "replica/writer.h"
 #include "tls/peer_identity.h"
 
@@ -35,7 +36,8 @@ class Network final : public lane::LaneOwner, public api::Live {
   /// From the folder init_network made. kNoNetwork, or what store, pki and replica say.
   static Result<std::unique_ptr<Network>> open(const std::string& dir, loop::Loop& loop,
                                                http::WorkerPool& pool, const Clock& clock,
-                                               Random& random);
+                                               Random& random,
+                                               std::int64_t life_s = pki::kRenewingLifeS);
   ~Network() override;
 
   /// Loop's thread, once: heads every 10 s, upkeep every hour. `on_certificates` runs on the loop
@@ -45,7 +47,7 @@ class Network final : public lane::LaneOwner, public api::Live {
   void take(std::unique_ptr<tls::Stream> stream);
   /// Loop's thread, inside the verify step of a handshake: refuses what is revoked, suspended or
   /// removed.
-  [[nodiscard]] Status admit(const tls::PeerIdentity& peer) const;
+  [[nodiscard]] Status admit(const tls::PeerIdentity& peer, bool up = false) const;
 
   [[nodiscard]] const api::Api& api() const { return *api_; }
   [[nodiscard]] const pki::Authority& authority() const { return *authority_; }
@@ -78,6 +80,9 @@ class Network final : public lane::LaneOwner, public api::Live {
   Status upkeep();
 
  private:
+  /// Of one router; beyond them its devices are told to come again.
+  static constexpr double kRenewalsPerSecond = 500;
+  static constexpr double kRenewalBurst = 2'000;
   struct Peer {
     std::unique_ptr<lane::Lane> lane;
     std::uint64_t number = 0;  ///< names the lane in answers from the pool
@@ -86,6 +91,7 @@ class Network final : public lane::LaneOwner, public api::Live {
     bool synced = false;
     bool reports = false;  ///< it knows Usage
     wire::UsageAck acked;  ///< its last batch
+    TokenBucket renewals{kRenewalsPerSecond, kRenewalBurst};
   };
   struct Ack {
     std::uint64_t version;
@@ -123,6 +129,9 @@ class Network final : public lane::LaneOwner, public api::Live {
   void on_terminators(const std::string& router, const wire::Terminators& list);
   void on_card_request(std::uint64_t lane, const wire::CardRequest& request);
   void on_events(const std::string& router, wire::Events events);
+  // renewal.cc
+  void on_renew(Peer& peer, wire::Renew renew);
+  [[nodiscard]] wire::Renewed answer_renew(const std::string& router, const wire::Renew& renew);
   // usage.cc
   void on_usage(Peer& peer, wire::Usage usage);
   void ack_usage(std::uint64_t lane, const wire::Usage& usage);
@@ -142,11 +151,13 @@ class Network final : public lane::LaneOwner, public api::Live {
   const Clock& clock_;
   Random& random_;
   pki::KeyDir keys_;
+  std::int64_t life_s_ = pki::kRenewingLifeS;  ///< of who renews by itself
   NetworkId id_;
   std::string url_;
   std::unique_ptr<store::Store> store_;
   pki::AuthorityPtr authority_;
   std::unique_ptr<pki::TokenDoor> door_;
+  std::unique_ptr<pki::RenewalDoor> renewals_;
   crypto::SignerPtr signer_key_;
   std::unique_ptr<api::Api> api_;
 

@@ -2,6 +2,7 @@
 #include "crypto/csr.h"
 
 #include <openssl/pem.h>
+#include <openssl/x509v3.h>
 
 #include "base/text.h"
 #include "crypto/ossl.h"
@@ -82,6 +83,15 @@ Result<Csr> parse_csr(ByteView in) {
       return fail(Errc::kUnknownCritical, "critical extension in the request");
   }
   Csr out{std::move(key), subject_cn(req.get())};
+  for (int i = 0; exts && i < sk_X509_EXTENSION_num(exts.get()); ++i) {
+    X509_EXTENSION* e = sk_X509_EXTENSION_value(exts.get(), i);
+    const int nid = OBJ_obj2nid(X509_EXTENSION_get_object(e));
+    out.asks_names = out.asks_names || nid == NID_subject_alt_name;
+    if (nid != NID_basic_constraints) continue;
+    const Ossl<BASIC_CONSTRAINTS, BASIC_CONSTRAINTS_free> bc(
+        static_cast<BASIC_CONSTRAINTS*>(X509V3_EXT_d2i(e)));
+    out.asks_ca = out.asks_ca || !bc || bc->ca != 0;
+  }
   ERR_clear_error();
   return out;
 }

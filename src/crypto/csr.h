@@ -10,10 +10,13 @@ namespace sally::crypto {
 
 inline constexpr std::size_t kMaxCsr = 16 * 1024;
 
-/// A certificate request. Only its public key is ever used; the name is for the log.
+/// A certificate request. Of it only the public key ever gets into a certificate; the rest is for
+/// the log and for doors that refuse who asks for more.
 struct Csr {
   PublicKey key;
   std::string subject_cn;
+  bool asks_names = false;  ///< it holds alternative names
+  bool asks_ca = false;     ///< it wants to be a CA
 };
 
 /// PEM ("CERTIFICATE REQUEST" or "NEW CERTIFICATE REQUEST") or DER, self-signature verified. Reads

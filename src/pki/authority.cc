@@ -64,6 +64,26 @@ std::string_view error_name(Errc e) {
       return "pki.exists";
     case Errc::kBadSubject:
       return "pki.bad_subject";
+    case Errc::kCertificateUnknown:
+      return "pki.certificate_unknown";
+    case Errc::kCertificateRevoked:
+      return "pki.certificate_revoked";
+    case Errc::kCertificateExpired:
+      return "pki.certificate_expired";
+    case Errc::kRequestForeign:
+      return "pki.request_foreign";
+    case Errc::kNotYours:
+      return "pki.not_yours";
+    case Errc::kRequestTime:
+      return "pki.request_time";
+    case Errc::kRequestReplayed:
+      return "pki.request_replayed";
+    case Errc::kTooOften:
+      return "pki.too_often";
+    case Errc::kNameAsked:
+      return "pki.name_asked";
+    case Errc::kCaAsked:
+      return "pki.ca_asked";
   }
   return "pki.unknown";
 }
@@ -159,16 +179,19 @@ Result<AuthorityPtr> Authority::load(const store::Transaction& tx, const Network
 
 Result<Issued> Authority::issue(store::Transaction& tx, const Subject& subject,
                                 const crypto::PublicKey& key, Profile profile, std::int64_t now_ms,
-                                Random& random) const {
+                                Random& random, std::int64_t life_s) const {
   const std::int64_t now_s = now_ms / 1000;
+  const std::int64_t life = life_s > 0 ? life_s : lifetime_days(profile) * kDay;
   const Issuer& issuer = profile == Profile::kDevice ? devices_ : infrastructure_;
   const bool server = profile == Profile::kRouter || profile == Profile::kController;
   if (!server && (!subject.dns.empty() || !subject.ips.empty()))
     return fail(Errc::kBadSubject, "only servers have DNS and IP names", Source::kInternal);
   crypto::CertSpec s;
   s.common_name = subject.id;
-  s.not_before_s = std::max(now_s - kBackdate, issuer.certificate.not_before());
-  s.not_after_s = std::min(now_s + lifetime_days(profile) * kDay, issuer.certificate.not_after());
+  // A short life is not mostly the past.
+  s.not_before_s =
+      std::max(now_s - std::min(kBackdate, life / 10), issuer.certificate.not_before());
+  s.not_after_s = std::min(now_s + life, issuer.certificate.not_after());
   s.uris = {crypto::IdentityName{network_.str(), role_of(profile), subject.id}.uri()};
   s.dns = subject.dns;
   s.ips = subject.ips;

@@ -26,6 +26,8 @@ Profile profile_of(store::Kind kind);
 /// Days a leaf lives, unless its issuer ends before. One year for all that cannot renew themselves
 /// yet.
 int lifetime_days(Profile profile);
+/// A leaf of who renews by itself lives this long.
+inline constexpr std::int64_t kRenewingLifeS = 30LL * 86'400;
 
 /// Names of a leaf. They come from the registry.
 struct Subject {
@@ -58,10 +60,11 @@ class Authority {
                                                        const KeyDir& keys);
 
   /// The one function that issues a leaf. Writes the certificate's row; the caller audits and
-  /// commits.
+  /// commits. `life_s` 0: as long as the profile says.
   [[nodiscard]] Result<Issued> issue(store::Transaction& tx, const Subject& subject,
                                      const crypto::PublicKey& key, Profile profile,
-                                     std::int64_t now_ms, Random& random) const;
+                                     std::int64_t now_ms, Random& random,
+                                     std::int64_t life_s = 0) const;
 
   [[nodiscard]] const NetworkId& network() const { return network_; }
   [[nodiscard]] const crypto::Certificate& root() const { return root_; }

@@ -55,7 +55,7 @@ Result<NewToken> TokenDoor::create(store::Transaction& tx, std::string_view acto
 
 Result<TokenDoor::Enrolled> TokenDoor::enroll(store::Transaction& tx, std::string_view token_id,
                                               ByteView csr_bytes, std::int64_t now_ms,
-                                              Random& random) const {
+                                              Random& random, std::int64_t life_s) const {
   if (token_id.empty() || token_id.size() > 128) return fail(Errc::kTokenUnknown, "no token");
   TRY_ASSIGN(auto row, tx.enrollment_by_mac(mac(token_id)));
   if (!row) return fail(Errc::kTokenUnknown, "no such token in this network");
@@ -89,8 +89,10 @@ Result<TokenDoor::Enrolled> TokenDoor::enroll(store::Transaction& tx, std::strin
     TRY(tx.put_identity(*identity));
     TRY(publish_identity(tx, *identity, now_ms));
   }
+  // Of the others none renews by itself.
+  const std::int64_t life = row->kind == store::Kind::kDevice ? life_s : 0;
   TRY_ASSIGN(auto issued,
-             authority_->issue(tx, subject, csr.key, profile_of(row->kind), now_ms, random));
+             authority_->issue(tx, subject, csr.key, profile_of(row->kind), now_ms, random, life));
   row->used_ms = now_ms;
   TRY(tx.put_enrollment(*row));
   TRY(tx.audit(std::string(store::kind_name(identity->kind)) + "/" + identity->id, "enroll",

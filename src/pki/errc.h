@@ -18,6 +18,17 @@ enum class Errc : std::uint8_t {
   kKeyFile,           ///< a key file is missing, unreadable or readable by others
   kExists,            ///< there is one already
   kBadSubject,        ///< an identity that fits no profile
+  // renewal
+  kCertificateUnknown,  ///< a request by no certificate of this network
+  kCertificateRevoked,
+  kCertificateExpired,
+  kRequestForeign,  ///< of another network
+  kNotYours,        ///< the request is another identity's than the certificate or the lane
+  kRequestTime,     ///< more than a few minutes off
+  kRequestReplayed,
+  kTooOften,   ///< more renewals than an identity needs
+  kNameAsked,  ///< a request with names in it that are not the identity's
+  kCaAsked,    ///< a request to be a CA
 };
 std::string_view error_name(Errc e);
 

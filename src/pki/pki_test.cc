@@ -10,7 +10,9 @@
 #include "crypto/test_pki.h"
 #include "pki/enroll.h"
 #include "pki/publish.h"
+#include "pki/renew.h"
 #include "trust/records.h"
+#include "trust/renewal.h"
 
 namespace sally::pki {
 namespace {
@@ -228,6 +230,165 @@ TEST_F(PkiTest, SecondEnrolmentKillsTheFirst) {
   EXPECT_EQ(must(tx->log_head()).version, 2u);
   EXPECT_EQ(must(snapshot_ops(*tx, kNow)).size(), 2u);
   EXPECT_TRUE(tx->verify_chains());
+}
+
+// Requests that ask for more than a key; their own keys are nowhere.
+constexpr char kCaCsr[] =
+    "-----BEGIN CERTIFICATE REQUEST-----\n"
+    "MIHqMIGRAgEAMBAxDjAMBgNVBAMMBWRldi0xMFkwEwYHKoZIzj0CAQYIKoZIzj0D\n"
+    "AQcDQgAEl37IxJ9WoO0ftQru1Pi4rD35Ivhb8DOptsi9peR0t7XfXkN47hAgSUOQ\n"
+    "AAaKhRYRifIWVJedDSC0EIK1DQX/g6AfMB0GCSqGSIb3DQEJDjEQMA4wDAYDVR0T\n"
+    "BAUwAwEB/zAKBggqhkjOPQQDAgNIADBFAiEArBNVPe+9FXgPcyqrUqmvBeryMBlL\n"
+    "s27N+mq0YhsJRFACIFSbwVSB1rAOoUvhlSovX7TSiHEmx+iZ3eAEAS4hx8wV\n"
+    "-----END CERTIFICATE REQUEST-----\n";
+constexpr char kSanCsr[] =
+    "-----BEGIN CERTIFICATE REQUEST-----\n"
+    "MIIBBzCBrwIBADAQMQ4wDAYDVQQDDAVkZXYtMTBZMBMGByqGSM49AgEGCCqGSM49\n"
+    "AwEHA0IABJd+yMSfVqDtH7UK7tT4uKw9+SL4W/AzqbbIvaXkdLe1315DeO4QIElD\n"
+    "kAAGioUWEYnyFlSXnQ0gtBCCtQ0F/4OgPTA7BgkqhkiG9w0BCQ4xLjAsMCoGA1Ud\n"
+    "EQQjMCGGH3NwaWZmZTovL24tMS5zYWxseS9kZXZpY2UvZGV2LTIwCgYIKoZIzj0E\n"
+    "AwIDRwAwRAIgAzh+ha9NoLpqeB0mC46UM2iVP9cCoZbxn/INz0W8AooCIBo7uDRQ\n"
+    "qJM+TsmG9dsNzYAQ2EDfzZue3mndV+qPf0kR\n"
+    "-----END CERTIFICATE REQUEST-----\n";
+
+constexpr std::int64_t kDayMs = 86'400'000;
+
+/// A device that was enrolled for 30 days.
+class RenewalTest : public PkiTest {
+ protected:
+  RenewalTest() {
+    const auto device = add("dev-1");
+    auto tx = must(db->begin(kNet, kNow));
+    first = must(authority->issue(*tx, {"dev-1", {}, {}}, device_key->public_key(),
+                                  Profile::kDevice, kNow, random, kRenewingLifeS))
+                .leaf.serial_hex();
+    ok(tx->audit("t", "enroll", "dev-1"));
+    ok(tx->commit());
+    request = {.network = kNet.str(),
+               .id = "dev-1",
+               .serial = first,
+               .csr = csr_of(*device_key),
+               .time_ms = now};
+  }
+  static Bytes csr_of(const crypto::Signer& key, const std::string& name = "dev-1") {
+    return to_bytes(as_bytes(must(crypto::make_csr(key, name))));
+  }
+  Bytes sealed() const { return must(trust::make_renewal(request, *device_key)); }
+  Result<RenewalDoor::Outcome> take(ByteView envelope, const std::string& serial,
+                                    const std::string& id = "dev-1") {
+    auto tx = must(db->begin(kNet, now));
+    auto r = renewals.take(*tx, envelope, {id, serial}, now, random);
+    if (r && r->changed) ok(tx->commit());
+    return r;
+  }
+  std::string refusal(ByteView envelope) {
+    const auto r = take(envelope, first);
+    return r ? "taken" : std::string(r.error().code());
+  }
+  store::CertificateRow row(const std::string& serial) {
+    auto tx = must(db->read(kNet));
+    return *must(tx->certificate(serial));
+  }
+  RenewalDoor renewals{authority};
+  std::int64_t now = kNow + 20 * kDayMs;
+  std::string first;
+  wire::RenewalRequest request;
+};
+
+TEST_F(RenewalTest, TheOlderOneDiesWithTheFirstProvenUseOfTheNewOne) {
+  const auto done = must(take(sealed(), first));
+  ASSERT_TRUE(done.issued);
+  const auto& leaf = done.issued->leaf;
+  EXPECT_EQ(leaf.uri_sans().front(), "spiffe://" + kNet.str() + "/device/dev-1");
+  EXPECT_TRUE(leaf.public_key() == device_key->public_key());
+  EXPECT_EQ(leaf.not_after() - now / 1000, kRenewingLifeS);
+  EXPECT_EQ(row(first).revoked_ms, 0) << "two are valid until the new one is used";
+  const std::uint64_t version = must(must(db->read(kNet))->log_head()).version;
+
+  // An answer that was lost: the next request ends what it issued, and never a third is valid.
+  request.time_ms = now += 60'000;
+  const auto again = must(take(sealed(), first));
+  EXPECT_TRUE(row(leaf.serial_hex()).superseded);
+  EXPECT_EQ(row(first).revoked_ms, 0);
+
+  request.csr.clear();
+  request.serial = again.issued->leaf.serial_hex();
+  EXPECT_EQ(must(take(sealed(), first)).superseded, 1u) << "told on the lane of the older one";
+  EXPECT_TRUE(row(first).superseded);
+  EXPECT_EQ(row(request.serial).used_ms, now);
+  EXPECT_EQ(must(must(db->read(kNet))->log_head()).version, version + 2);
+  EXPECT_FALSE(must(take(sealed(), request.serial)).changed) << "told twice";
+  // The older one renews nothing any more; the identity, its card and its epoch are as before.
+  request.serial = first;
+  request.csr = csr_of(*device_key);
+  EXPECT_EQ(refusal(sealed()), "pki.certificate_revoked");
+  EXPECT_EQ(must(must(db->read(kNet))->identity("dev-1"))->credential_epoch, 0u);
+  EXPECT_TRUE(must(db->read(kNet))->verify_chains());
+}
+
+TEST_F(RenewalTest, ANewKeyIsTakenFromTheRequest) {
+  const auto key = must(crypto::FileKey::generate(crypto::KeyType::kP256));
+  request.csr = csr_of(*key);
+  const auto done = must(take(sealed(), first));
+  EXPECT_TRUE(done.issued->leaf.public_key() == key->public_key());
+  // Only its owner may say that it is in use.
+  request.csr.clear();
+  request.serial = done.issued->leaf.serial_hex();
+  EXPECT_EQ(refusal(sealed()), "trust.unknown_key");
+  EXPECT_EQ(must(take(must(trust::make_renewal(request, *key)), first)).superseded, 1u);
+}
+
+TEST_F(RenewalTest, EveryRefusalHasItsCode) {
+  const auto good = request;
+  const auto other = must(crypto::FileKey::generate(crypto::KeyType::kP256));
+  add("dev-2");
+  EXPECT_EQ(refusal(must(trust::make_renewal(request, *other))), "trust.unknown_key");
+  Bytes flipped = sealed();
+  flipped.back() ^= 1U;
+  EXPECT_EQ(refusal(flipped), "trust.bad_signature");
+  const auto is = [&](std::string_view code, auto change) {
+    request = good;
+    change(request);
+    EXPECT_EQ(refusal(sealed()), code);
+  };
+  is("pki.request_foreign", [](auto& r) { r.network = "n-2.sally"; });
+  is("pki.not_yours", [](auto& r) { r.id = "dev-2"; });
+  is("pki.certificate_unknown", [](auto& r) { r.serial = "7777"; });
+  is("pki.name_asked", [&](auto& r) { r.csr = csr_of(*other, "dev-2"); });
+  is("pki.name_asked", [](auto& r) { r.csr = to_bytes(as_bytes(std::string_view(kSanCsr))); });
+  is("pki.ca_asked", [](auto& r) { r.csr = to_bytes(as_bytes(std::string_view(kCaCsr))); });
+  is("crypto.malformed", [](auto& r) { r.csr = to_bytes(as_bytes(std::string_view("x"))); });
+  is("pki.request_time", [](auto& r) { r.time_ms -= kDayMs; });
+  is("pki.request_time", [](auto& r) { r.time_ms += 600'000; });
+  request = good;
+  EXPECT_TRUE(take(sealed(), first, "dev-2").error().is(Errc::kNotYours)) << "another's lane";
+  EXPECT_TRUE(take(sealed(), "7777").error().is(Errc::kNotYours)) << "another certificate's lane";
+  const Bytes once = sealed();
+  EXPECT_TRUE(take(once, first));
+  EXPECT_EQ(refusal(once), "pki.request_replayed");
+  now = kNow + 31 * kDayMs;
+  request.time_ms = now;
+  EXPECT_EQ(refusal(sealed()), "pki.certificate_expired");
+  {
+    auto tx = must(db->begin(kNet, now));
+    auto i = *must(tx->identity("dev-1"));
+    i.standing = store::Standing::kRevoked;
+    ok(tx->put_identity(i));
+    ok(tx->audit("t", "revoke", "dev-1"));
+    ok(tx->commit());
+  }
+  EXPECT_EQ(refusal(sealed()), "pki.identity_inactive") << "expired and revoked";
+}
+
+TEST_F(RenewalTest, AnIdentityThatRenewsWithoutEndIsToldToWait) {
+  for (int i = 0; i < 60; ++i) {
+    request.time_ms = now += 1'000;
+    ASSERT_TRUE(take(sealed(), first)) << i;
+  }
+  request.time_ms = now += 1'000;
+  const auto r = take(sealed(), first);
+  ASSERT_TRUE(!r && r.error().is(Errc::kTooOften));
+  EXPECT_TRUE(r.error().retry());
 }
 
 TEST_F(PkiTest, PublishesRecordsAndCardsThatVerify) {

@@ -47,11 +47,15 @@ Status publish_identity(store::Transaction& tx, const store::Identity& identity,
   return append(tx, {state_of(identity, now_ms)});
 }
 
-Status revoke_certificate(store::Transaction& tx, store::CertificateRow row, std::int64_t now_ms) {
-  if (row.revoked_ms != 0) return {};
+Status revoke_certificate(store::Transaction& tx, store::CertificateRow row, std::int64_t now_ms,
+                          bool superseded) {
+  // One that was only superseded can still be revoked for good.
+  if (row.revoked_ms != 0 && (!row.superseded || superseded)) return {};
   row.revoked_ms = now_ms;
+  row.superseded = superseded;
   TRY(tx.put_certificate(row));
-  return append(tx, {wire::RevokedCertificate{row.serial, row.not_after_s * 1000, now_ms}});
+  return append(tx,
+                {wire::RevokedCertificate{row.serial, row.not_after_s * 1000, now_ms, superseded}});
 }
 
 Result<std::vector<store::CertificateRow>> older_certificates(const store::Transaction& tx,
@@ -72,7 +76,7 @@ Result<std::size_t> revoke_certificates(store::Transaction& tx, std::string_view
   TRY_ASSIGN(const auto rows, tx.certificates_of(identity));
   std::size_t n = 0;
   for (const auto& row : rows) {
-    if (row.revoked_ms != 0 || row.not_after_s * 1000 <= now_ms) continue;
+    if ((row.revoked_ms != 0 && !row.superseded) || row.not_after_s * 1000 <= now_ms) continue;
     TRY(revoke_certificate(tx, row, now_ms));
     ++n;
   }
@@ -156,7 +160,7 @@ Result<std::vector<Bytes>> snapshot_ops(const store::Transaction& tx, std::int64
   for (const auto& i : identities) add({state_of(i, i.changed_ms)});
   TRY_ASSIGN(const auto revoked, tx.revoked_certificates(now_ms / 1000));
   for (const auto& c : revoked)
-    add({wire::RevokedCertificate{c.serial, c.not_after_s * 1000, c.revoked_ms}});
+    add({wire::RevokedCertificate{c.serial, c.not_after_s * 1000, c.revoked_ms, c.superseded}});
   return ops;
 }
 

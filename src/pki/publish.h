@@ -25,7 +25,9 @@ store::Hooks store_hooks();
 Status publish_identity(store::Transaction& tx, const store::Identity& identity,
                         std::int64_t now_ms);
 /// Marks the row and appends.
-Status revoke_certificate(store::Transaction& tx, store::CertificateRow row, std::int64_t now_ms);
+/// `superseded`: a renewed one is in use, what is up with this one lives on.
+Status revoke_certificate(store::Transaction& tx, store::CertificateRow row, std::int64_t now_ms,
+                          bool superseded = false);
 /// All of an identity that are not revoked and not past their end; how many.
 /// Of the same identity, issued before the certificate of that serial, neither revoked nor over.
 Result<std::vector<store::CertificateRow>> older_certificates(const store::Transaction& tx,

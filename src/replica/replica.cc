@@ -75,6 +75,11 @@ bool State::serial_revoked(std::string_view serial_hex) const {
   return tables_.revoked().contains(serial_hex);
 }
 
+bool State::serial_cut(std::string_view serial_hex) const {
+  const auto* row = find_in(tables_.revoked(), serial_hex);
+  return row != nullptr && !row->superseded;
+}
+
 bool State::identity_alive(std::string_view id, std::uint64_t credential_epoch) const {
   const auto* i = identity(id);
   if (i == nullptr) return !id.empty();

@@ -42,6 +42,8 @@ class State final : public trust::Revocation {
   [[nodiscard]] const trust::SignerSet& signers() const { return signers_; }
 
   [[nodiscard]] bool serial_revoked(std::string_view serial_hex) const override;
+  /// Revoked, and not merely because a renewed one is in use: what is up ends too.
+  [[nodiscard]] bool serial_cut(std::string_view serial_hex) const;
   [[nodiscard]] bool identity_alive(std::string_view id,
                                     std::uint64_t credential_epoch) const override;
   [[nodiscard]] bool router_known(std::string_view id) const override {

@@ -16,6 +16,11 @@ bool Account::may_bind_now(std::int64_t now_us) {
   return binds_.take(now_us);
 }
 
+bool Account::may_renew_now(std::int64_t now_us) {
+  const std::lock_guard lock(mutex_);
+  return renewals_.take(now_us);
+}
+
 std::size_t Account::cap(Use use) const {
   switch (use) {
     case Use::kNothing:

@@ -33,6 +33,8 @@ struct AccountLimits {
   double dial_burst = 400;
   double binds_per_s = 50;  ///< binds and unbinds
   double bind_burst = 1'000;
+  double renewals_per_s = 1.0 / 10;  ///< requests, and uses that are told
+  double renewal_burst = 20;
 };
 
 /// What one identity, or one service, uses of a router, over all its connections and workers.
@@ -43,11 +45,13 @@ class Account {
       : name_(std::move(name)),
         limits_(limits),
         dials_(limits.dials_per_s, limits.dial_burst),
-        binds_(limits.binds_per_s, limits.bind_burst) {}
+        binds_(limits.binds_per_s, limits.bind_burst),
+        renewals_(limits.renewals_per_s, limits.renewal_burst) {}
 
   [[nodiscard]] const std::string& name() const { return name_; }
   [[nodiscard]] bool may_dial_now(std::int64_t now_us);
   [[nodiscard]] bool may_bind_now(std::int64_t now_us);
+  [[nodiscard]] bool may_renew_now(std::int64_t now_us);
   [[nodiscard]] std::size_t used(Use use) const {
     return used_[static_cast<std::size_t>(use)].load(std::memory_order_relaxed);
   }
@@ -60,9 +64,10 @@ class Account {
   const std::string name_;
   const AccountLimits& limits_;
   std::array<std::atomic<std::uint32_t>, 5> used_{};  // by Use
-  std::mutex mutex_;                                  // both below
+  std::mutex mutex_;                                  // all three below
   TokenBucket dials_;
   TokenBucket binds_;
+  TokenBucket renewals_;
   std::int64_t idle_since_us_ = 0;  // the Accounts' mutex
 };
 

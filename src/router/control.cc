@@ -16,6 +16,7 @@ constexpr std::size_t kEventsPerMessage = 64;
 constexpr std::int64_t kEventDelayMs = 100;
 constexpr std::int64_t kReportDelayMs = 20;
 constexpr std::size_t kReportPerMs = 2;
+constexpr std::uint64_t kRenewalPauseMs = 30'000;
 
 }  // namespace
 
@@ -33,6 +34,7 @@ wire::Hello Router::control_hello() {
 
 void Router::on_control_up(const wire::Hello& peer) {
   reports_usage_ = (peer.features & wire::kFeatureUsage) != 0;
+  carries_renewals_ = (peer.features & wire::kFeatureRenewal) != 0;
   report_terminators(0);
   flush_events();
   report_usage();
@@ -45,6 +47,8 @@ void Router::on_control_message(wire::Control&& message) {
     return on_state(*update);
   if (auto* reply = std::get_if<wire::CardReply>(&message.member))
     return on_card_reply(std::move(*reply));
+  if (auto* renewed = std::get_if<wire::Renewed>(&message.member))
+    return on_renewed(std::move(*renewed));
   if (const auto* ack = std::get_if<wire::UsageAck>(&message.member)) return on_usage_ack(*ack);
   log::warn("router.unexpected_control_message", {});
 }
@@ -120,6 +124,24 @@ void Router::ask_card(unsigned worker, std::string id) {
   at_desk(worker, [this, id = std::move(id)] {
     control_->send({wire::CardRequest{.request = next_request_++, .id = id}});
   });
+}
+
+void Router::renew(unsigned worker, wire::Renew request) {
+  at_desk(worker, [this, request = std::move(request)] {
+    if (control_->up() && carries_renewals_) return control_->send({request});
+    on_renewed({.request = request.request,
+                .id = request.id,
+                .leaf = {},
+                .issuing = {},
+                .error = "router.no_controller",
+                .retry_after_ms = kRenewalPauseMs});
+  });
+}
+
+void Router::on_renewed(wire::Renewed&& reply) {
+  const auto shared = std::make_shared<const wire::Renewed>(std::move(reply));
+  for (unsigned i = 0; i < seats_.size(); ++i)
+    on_worker(i, [w = seats_[i].worker.get(), shared] { w->on_renewed(*shared); });
 }
 
 void Router::flows_cut(unsigned worker, std::uint64_t count) {

@@ -43,7 +43,7 @@ void Worker::enforce_cards() {
 std::uint64_t Worker::enforce_devices() {
   std::uint64_t cut = 0;
   for (auto& [lane, device] : lanes_) {
-    if (const Status s = admit(lane->peer()); !s && s.error().is(Errc::kRevoked)) {
+    if (const Status s = alive(lane->peer()); !s) {
       cut += lane->circuits();
       event("router.cut", device->id, lane->peer().serial(), s.error().text());
       device->lane->close(s.error());

@@ -61,6 +61,7 @@ class Router final : public ControlHandler, public Desk {
   void event(unsigned worker, wire::Event event) override;
   void memory_exhausted(unsigned worker) override;
   void flows_cut(unsigned worker, std::uint64_t count) override;
+  void renew(unsigned worker, wire::Renew request) override;
 
  private:
   using Call = std::move_only_function<void()>;
@@ -88,6 +89,7 @@ class Router final : public ControlHandler, public Desk {
   // control.cc
   void on_state(const wire::StateUpdate& update);
   void on_card_reply(wire::CardReply&& reply);
+  void on_renewed(wire::Renewed&& reply);
   void hand_out(bool enforce, bool routers_changed);
   void taken(Round& round, std::uint64_t cut);
   void own_event(std::string code, std::string subject, std::string text);
@@ -123,8 +125,9 @@ class Router final : public ControlHandler, public Desk {
   loop::Timer events_timer_;
   loop::Timer report_timer_;
   UsageLedger usage_;
-  bool reports_usage_ = false;  ///< this controller knows it
-  bool usage_kept_ = false;     ///< there is a file
+  bool reports_usage_ = false;     ///< this controller knows it
+  bool carries_renewals_ = false;  ///< this controller answers them
+  bool usage_kept_ = false;        ///< there is a file
   std::uint64_t usage_period_ms_;
   loop::Timer usage_timer_;
   bool ending_ = false;

@@ -15,6 +15,7 @@ constexpr std::int64_t kCardRefreshMs = 12LL * 3600 * 1000;
 // A card whose attributes changed may be used this long while the new one is on its way; then its
 // holder may do nothing.
 constexpr std::int64_t kStaleCardMs = 5'000;
+constexpr std::uint64_t kRenewalPauseMs = 60'000;
 
 }  // namespace
 
@@ -89,6 +90,12 @@ Status Worker::admit(const tls::PeerIdentity& peer) const {
   }
   if (state().serial_revoked(peer.serial()))
     return fail(Errc::kRevoked, "certificate " + peer.serial());
+  return alive(peer);
+}
+
+Status Worker::alive(const tls::PeerIdentity& peer) const {
+  if (state().serial_cut(peer.serial()))
+    return fail(Errc::kRevoked, "certificate " + peer.serial());
   // The credential epoch is the card's; here the standing counts.
   if (standing_of(peer.id()).standing != wire::Standing::kActive)
     return fail(Errc::kRevoked, "device " + peer.id());
@@ -125,6 +132,7 @@ void Worker::accept(std::unique_ptr<tls::Stream> stream) {
   how.hello.network = options().network;
   how.hello.epoch = shared_.process_epoch;
   how.hello.software = "sally-router/" SALLY_VERSION;
+  how.hello.features = wire::kFeatureRenewal;
   how.tell_time = true;
   how.counters = &counters_.lanes;
   device->lane =
@@ -230,6 +238,8 @@ void Worker::push_services(Device& device) {
 void Worker::on_lane_control(lane::Lane& lane, wire::Control&& message) {
   Device& device = *find(lane);
   if (const auto* bind = std::get_if<wire::Bind>(&message.member)) return on_bind(device, *bind);
+  if (auto* renew = std::get_if<wire::Renew>(&message.member))
+    return on_renew(device, std::move(*renew));
   if (const auto* unbind = std::get_if<wire::Unbind>(&message.member)) {
     if (shared_.terminators.remove(unbind->service, unbind->instance, lane))
       return shared_.desk.report_terminators(index_);
@@ -239,6 +249,33 @@ void Worker::on_lane_control(lane::Lane& lane, wire::Control&& message) {
     return;
   }
   lane.close(Error(lane::Errc::kProtocol, "a message that a device does not send"));
+}
+
+// Carried, not judged: the controller believes the request's own signature. Whose lane it came on
+// is our word.
+void Worker::on_renew(Device& device, wire::Renew renew) {
+  if (!device.share.account().may_renew_now(loop_.clock().mono_us())) {
+    log::warn("router.renewals_too_fast", {{"device", device.id}});
+    device.lane->send_control({wire::Renewed{.request = renew.request,
+                                             .id = device.id,
+                                             .leaf = {},
+                                             .issuing = {},
+                                             .error = std::string(error_name(Errc::kTooFast)),
+                                             .retry_after_ms = kRenewalPauseMs}});
+    return;
+  }
+  renew.id = device.id;
+  renew.serial = device.lane->peer().serial();
+  device.renewal = renew.request;
+  shared_.desk.renew(index_, std::move(renew));
+}
+
+void Worker::on_renewed(const wire::Renewed& reply) {
+  for (auto& [lane, device] : lanes_) {
+    if (device->id != reply.id || device->renewal != reply.request || !lane->up()) continue;
+    device->renewal = 0;
+    device->lane->send_control({reply});
+  }
 }
 
 void Worker::on_bind(Device& device, const wire::Bind& bind) {

@@ -47,6 +47,8 @@ class Desk {
   virtual void memory_exhausted(unsigned worker) = 0;
   /// Cut by a card, not by a state: counts with the next confirmation.
   virtual void flows_cut(unsigned worker, std::uint64_t count) = 0;
+  /// A device's request for the controller; the answer comes to on_renewed of all workers.
+  virtual void renew(unsigned worker, wire::Renew request) = 0;
 };
 
 /// What the workers of a router share. Owner: the router. Thread: any. See its parts.
@@ -92,6 +94,7 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
   /// With `enforce`, everything that lives is held against it. Returns the circuits cut.
   std::uint64_t take_state(replica::StatePtr state, bool enforce, bool routers_changed);
   void on_card_reply(const wire::CardReply& reply);
+  void on_renewed(const wire::Renewed& reply);
   /// The controller is there again: what it was not asked is asked now.
   void ask_missing_cards();
   [[nodiscard]] const Counters& counters() const { return counters_; }
@@ -144,12 +147,15 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
   void accept(std::unique_ptr<tls::Stream> stream);
   void on_bad_certificate(const loop::Address& from, const Error& why);
   [[nodiscard]] Status admit(const tls::PeerIdentity& peer) const;
+  /// The same of a lane that is up: a certificate that was only superseded does not end it.
+  [[nodiscard]] Status alive(const tls::PeerIdentity& peer) const;
   [[nodiscard]] wire::IdentityState standing_of(const std::string& id) const;
   void push_routers(Device& device);
   bool use_card(Device& device, const Bytes& envelope);
   void ask_card(const Device& device) { shared_.desk.ask_card(index_, device.id); }
   void push_services(Device& device);
   void on_bind(Device& device, const wire::Bind& bind);
+  void on_renew(Device& device, wire::Renew renew);
   [[nodiscard]] bool may_bind(const Device& device, const std::string& service) const;
   [[nodiscard]] bool may_dial(const Device& device, const std::string& service) const;
   void on_upkeep();

@@ -23,6 +23,20 @@ Engine::Engine(loop::Loop& loop, Random& random, Material material,
       random_(random),
       material_(std::move(material)),
       on_event_(std::move(on_event)),
+      renewer_(loop, random, material_.id, crypto::Role::kDevice, material_.anchors,
+               {material_.chain, material_.key},
+               {.send =
+                    [this](wire::Renew message) {
+                      if (!online() || !renewals_) return false;
+                      lane_->send_control({std::move(message)});
+                      return true;
+                    },
+                .time_ms = [this] { return online() ? lane_->time_ms() : loop_.clock().unix_ms(); },
+                .keep =
+                    [this](const identity::Credential& fresh) {
+                      return material_.keep ? material_.keep(fresh) : Status{};
+                    },
+                .use = [this](const identity::Credential& fresh) { return use(fresh); }}),
       retry_timer_(loop.timers(), [this] { connect(); }) {
   random_.fill(process_epoch_);
   offline_since_ms_ = loop_.now_ms();
@@ -43,7 +57,7 @@ bool Engine::delivering() const {
          std::ranges::any_of(*lingering_, [](const Circuit* c) { return !c->delivered(); });
 }
 
-void Engine::start() {
+Status Engine::make_contexts() {
   tls::ContextOptions lane{.side = tls::Side::kClient,
                            .chain = {material_.chain.front()},
                            .key = material_.key,
@@ -63,21 +77,37 @@ void Engine::start() {
                             .alpn = {"sally-circuit/1"},
                             .inner = true,
                             .clock = &loop_.clock()};
-  const auto make = [&](tls::ContextOptions options, std::shared_ptr<const tls::Context>& into) {
-    auto made = tls::Context::create(std::move(options));
-    if (made) {
-      into = std::move(*made);
-      return true;
-    }
+  TRY_ASSIGN(auto lane_tls, tls::Context::create(std::move(lane)));
+  TRY_ASSIGN(auto inner_client, tls::Context::create(inner));
+  inner.side = tls::Side::kServer;
+  TRY_ASSIGN(auto inner_server, tls::Context::create(std::move(inner)));
+  lane_tls_ = std::move(lane_tls);
+  inner_client_tls_ = std::move(inner_client);
+  inner_server_tls_ = std::move(inner_server);
+  return {};
+}
+
+void Engine::start() {
+  if (const Status made = make_contexts(); !made) {
     last_error_ = made.error().text();
     log::error("sdk.identity_unusable", {{"why", last_error_}});
     on_event_(Event::kDenied, last_error_);
-    return false;
-  };
-  if (!make(std::move(lane), lane_tls_) || !make(inner, inner_client_tls_)) return;
-  inner.side = tls::Side::kServer;
-  if (!make(std::move(inner), inner_server_tls_)) return;
+    return;
+  }
+  renewer_.start();
   connect();
+}
+
+// The lane that is up and its circuits stay; what begins from now on has the new certificate.
+Status Engine::use(const identity::Credential& fresh) {
+  auto before = std::exchange(material_.chain, fresh.chain);
+  auto key = std::exchange(material_.key, fresh.key);
+  const Status made = make_contexts();
+  if (!made) {
+    material_.chain = std::move(before);
+    material_.key = std::move(key);
+  }
+  return made;
 }
 
 trust::Context Engine::trust_context(std::int64_t now_ms) const {
@@ -125,12 +155,14 @@ void Engine::retry_later() {
   retry_timer_.arm(backoff_.next_ms(random_, cap));
 }
 
-void Engine::on_lane_up(lane::Lane& lane, const wire::Hello&) {
+void Engine::on_lane_up(lane::Lane& lane, const wire::Hello& peer) {
   since_ms_ = loop_.clock().unix_ms();
   last_error_.clear();
   refused_ = false;
   services_known_ = false;
   ++connects_;
+  renewals_ = (peer.features & wire::kFeatureRenewal) != 0;
+  renewer_.on_up();
   log::info("sdk.online", {{"router", lane.peer().id()}, {"at", lane.remote().str()}});
   on_event_(Event::kOnline, lane.peer().id());
 }
@@ -162,6 +194,8 @@ void Engine::on_lane_control(lane::Lane& lane, wire::Control&& message) {
   if (auto* services = std::get_if<wire::Services>(&message.member)) return on_services(*services);
   if (auto* card = std::get_if<wire::CardUpdate>(&message.member)) return on_card(*card);
   if (auto* reply = std::get_if<wire::BindReply>(&message.member)) return on_bind_reply(*reply);
+  if (const auto* renewed = std::get_if<wire::Renewed>(&message.member))
+    return renewer_.on_renewed(*renewed);
   if (auto* routers = std::get_if<wire::Routers>(&message.member)) {
     std::vector<HostPort> addresses;
     for (const auto& router : routers->entries) {

@@ -15,6 +15,7 @@
 #include "base/chunk.h"
 #include "base/random.h"
 #include "base/text.h"
+#include "identity/renew.h"
 #include "lane/lane.h"
 #include "sdk/circuit.h"
 #include "trust/circuit.h"
@@ -32,6 +33,8 @@ struct Material {
   trust::Anchors anchors;
   std::vector<HostPort> routers;
   Bytes card{};  ///< from enrolment, for the first router; empty or stale: it asks the controller
+  /// Keeps a renewed certificate; none: it is used until the process ends.
+  std::function<Status(const identity::Credential&)> keep{};
 };
 
 /// A service as the network last told us, its record verified.
@@ -94,6 +97,9 @@ class Engine final : public lane::LaneOwner {
   /// True while streams that the program gave back still have something to deliver.
   [[nodiscard]] bool delivering() const;
   [[nodiscard]] const Material& material() const { return material_; }
+  [[nodiscard]] const identity::Renewer& renewer() const { return renewer_; }
+  /// Sooner than it is due, at a moment of its own within `ms`.
+  void renew_within(std::int64_t ms) { renewer_.renew_within(ms); }
 
   // lane::LaneOwner
   void on_lane_up(lane::Lane& lane, const wire::Hello& peer) override;
@@ -125,6 +131,8 @@ class Engine final : public lane::LaneOwner {
     std::unique_ptr<loop::Timer> deadline;
   };
 
+  [[nodiscard]] Status make_contexts();
+  [[nodiscard]] Status use(const identity::Credential& fresh);
   void connect();
   void retry_later();
   [[nodiscard]] trust::Context trust_context(std::int64_t now_ms) const;
@@ -162,13 +170,15 @@ class Engine final : public lane::LaneOwner {
   std::uint64_t connects_ = 0;
   std::unique_ptr<tls::Dialing> dialing_;
   std::unique_ptr<lane::Lane> lane_;
+  identity::Renewer renewer_;
   loop::Timer retry_timer_;
   std::size_t next_router_ = 0;
   Backoff backoff_{50};
   std::int64_t offline_since_ms_ = 0;
   std::int64_t since_ms_ = 0;
   std::string last_error_;
-  bool refused_ = false;  // the last router we reached did not want this identity
+  bool renewals_ = false;  // this router carries them
+  bool refused_ = false;   // the last router we reached did not want this identity
 
   trust::SignerSet signers_;
   Bytes card_;  // envelope of our own card

@@ -64,6 +64,9 @@ struct CertificateRow {
   std::int64_t issued_ms = 0;
   std::int64_t revoked_ms = 0;
   Bytes der;
+  std::int64_t used_ms = 0;  ///< a renewed one: first proven use; 0 before
+  bool superseded = false;   ///< revoked by the use of a renewed one
+  std::string request;       ///< a renewed one: SHA-256 of the request, hex; unique
 };
 
 /// An identity whose last certificate ends.

@@ -50,6 +50,7 @@ enum class EnvelopeType : std::uint16_t {
   kAnswer = 6,
   kStateHead = 7,
   kStateSnapshot = 8,
+  kRenewal = 9,
 };
 struct Envelope {
   std::string network;
@@ -231,6 +232,8 @@ struct BindProof {
 // --------------------------------------------------------------------------------
 /// Bit of Hello.features: usage is reported and acknowledged on this control lane.
 inline constexpr std::uint64_t kFeatureUsage = 1;
+/// Bit of Hello.features, of a router or controller: renewals are carried, or answered.
+inline constexpr std::uint64_t kFeatureRenewal = 2;
 inline constexpr std::size_t kMaxUsageEntries = 4'096;
 struct Hello {
   std::uint32_t version_min = 0;
@@ -427,6 +430,7 @@ struct RevokedCertificate {
   std::string serial;  ///< lower-case hex
   std::int64_t not_after_ms = 0;
   std::int64_t at_ms = 0;
+  bool superseded = false;  ///< by a renewed one: lanes that are up live on
   friend bool operator==(const RevokedCertificate&, const RevokedCertificate&) = default;
 };
 struct RemoveRouter {
@@ -449,10 +453,41 @@ struct StateOp {
   friend bool operator==(const StateOp&, const StateOp&) = default;
 };
 
+// ---- renewal
+// ------------------------------------------------------------------------------------------
+inline constexpr std::size_t kMaxCsr = 8'192;
+/// Payload of the envelope in Renew, signed by the key of the certificate `serial`.
+struct RenewalRequest {
+  std::string network;
+  std::string id;
+  std::string serial;  ///< lower-case hex; with a request: the current one, without: the new one
+  Bytes csr;           ///< for the next certificate; empty: `serial` is in use now
+  std::int64_t time_ms = 0;  ///< of the lane
+  friend bool operator==(const RenewalRequest&, const RenewalRequest&) = default;
+};
+/// SDK to router to controller. `id` and `serial` are the router's word: the lane's proven leaf.
+struct Renew {
+  std::uint64_t request = 0;  ///< random, comes back in the answer
+  std::string id;
+  std::string serial;
+  Bytes envelope;
+  friend bool operator==(const Renew&, const Renew&) = default;
+};
+struct Renewed {
+  std::uint64_t request = 0;
+  std::string id;
+  Bytes leaf;  ///< DER; empty: the use was noted, or an error
+  Bytes issuing;
+  std::string error;  ///< stable code
+  std::uint64_t retry_after_ms = 0;
+  friend bool operator==(const Renewed&, const Renewed&) = default;
+};
+
 /// Payload of CONTROL frames: exactly one member.
 struct Control {
   std::variant<Hello, Refused, Bind, BindReply, Unbind, Services, CardUpdate, CardRequest,
-               Terminators, StateAck, Events, StateUpdate, CardReply, Routers, Usage, UsageAck>
+               Terminators, StateAck, Events, StateUpdate, CardReply, Routers, Usage, UsageAck,
+               Renew, Renewed>
       member;
   friend bool operator==(const Control&, const Control&) = default;
 };
@@ -460,6 +495,7 @@ struct Control {
 // ---- coding
 // --------------------------------------------------------------------------------------------
 Bytes encode(const Envelope& m);
+Bytes encode(const RenewalRequest& m);
 Bytes encode(const Card& m);
 Bytes encode(const ServiceRecord& m);
 Bytes encode(const Setup& m);
@@ -502,6 +538,7 @@ Result<StateHead> decode_state_head(ByteView in);
 Result<SnapshotHead> decode_snapshot_head(ByteView in);
 Result<Snapshot> decode_snapshot(ByteView in);
 Result<LogEntry> decode_log_entry(ByteView in);
+Result<RenewalRequest> decode_renewal_request(ByteView in);
 Result<StateOp> decode_state_op(ByteView in);
 
 }  // namespace sally::wire

@@ -173,6 +173,30 @@ void fields(A& a, M& m) {
   a.blob(4, m.head, kMaxPayload);
   a.messages(5, m.signers, kMaxSigners);
 }
+template <typename A, Is<RenewalRequest> M>
+void fields(A& a, M& m) {
+  a.text(1, m.network, kMaxNetwork, Need::kYes);
+  a.text(2, m.id, kMaxId, Need::kYes);
+  a.text(3, m.serial, 64, Need::kYes);
+  a.blob(4, m.csr, kMaxCsr);
+  a.time(5, m.time_ms);
+}
+template <typename A, Is<Renew> M>
+void fields(A& a, M& m) {
+  a.number(1, m.request);
+  a.text(2, m.id, kMaxId);
+  a.text(3, m.serial, 64);
+  a.blob(4, m.envelope, kMaxPayload, Need::kYes);
+}
+template <typename A, Is<Renewed> M>
+void fields(A& a, M& m) {
+  a.number(1, m.request);
+  a.text(2, m.id, kMaxId, Need::kYes);
+  a.blob(3, m.leaf, kMaxCertificate);
+  a.blob(4, m.issuing, kMaxCertificate);
+  a.text(5, m.error, kMaxId);
+  a.number(6, m.retry_after_ms);
+}
 template <typename A, Is<Control> M>
 void fields(A& a, M& m) {
   auto& v = m.member;
@@ -192,6 +216,8 @@ void fields(A& a, M& m) {
   a.template member<Routers>(14, v);
   a.template member<Usage>(15, v);
   a.template member<UsageAck>(16, v);
+  a.template member<Renew>(20, v);
+  a.template member<Renewed>(21, v);
 }
 template <typename A, Is<StateHead> M>
 void fields(A& a, M& m) {
@@ -230,6 +256,7 @@ void fields(A& a, M& m) {
   a.text(1, m.serial, 64, Need::kYes);
   a.time(2, m.not_after_ms);
   a.time(3, m.at_ms);
+  a.flag(4, m.superseded);
 }
 template <typename A, Is<StateOp> M>
 void fields(A& a, M& m) {
@@ -266,6 +293,12 @@ Bytes encode(const StateOp& m) {
   return coding::encode_message(m);
 }
 
+Bytes encode(const RenewalRequest& m) {
+  return coding::encode_message(m);
+}
+Result<RenewalRequest> decode_renewal_request(ByteView in) {
+  return coding::decode_message<RenewalRequest>(in, kMaxPayload, "renewal request");
+}
 Result<Control> decode_control(ByteView in) {
   return coding::decode_message<Control>(in, kMaxControlMessage, "control");
 }

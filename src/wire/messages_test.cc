@@ -59,6 +59,8 @@ std::vector<Control> controls() {
       {CardReply{1, "d-1", {1}, "none"}},
       {Usage{kInstance, 3, 10'000, {{20'000, "d-1", "s-1", 1, 2, 3, 4}}, {5, 1, 2, 3, 4, 5, 6}}},
       {UsageAck{kInstance, 3, 2'000}},
+      {Renew{7, "d-1", "1f", Bytes{1, 2}}},
+      {Renewed{7, "d-1", Bytes{3}, Bytes{4}, "pki.too_often", 30'000}},
       {Routers{{{"r-1", "edge", {"127.0.0.1:3022", "[::1]:3022"}}}}},
   };
 }
@@ -68,7 +70,8 @@ std::vector<StateOp> ops() {
           {PutService{{1, 2}}},
           {RemoveService{"s-1"}},
           {IdentityState{"d-1", Standing::kRevoked, 2, 3, 5}},
-          {RevokedCertificate{"4f00", 6, 5}}};
+          {RevokedCertificate{"4f00", 6, 5}},
+          {RevokedCertificate{"4f02", 6, 5, true}}};
 }
 
 /// (selector of messages_fuzz.cc, bytes) of every sample.
@@ -93,6 +96,7 @@ std::vector<std::pair<std::uint8_t, Bytes>> samples() {
       {17, encode(SnapshotHead{"n.sally", 7, kHash, kHash, 5})},
       {18, encode(Snapshot{{{1}, {2}}})},
       {19, encode(LogEntry{7, {1}})},
+      {21, encode(RenewalRequest{"n.sally", "d-1", "1f", Bytes{1}, 5})},
   };
   for (const auto& c : controls()) out.emplace_back(std::uint8_t{14}, encode(c));
   for (const auto& o : ops()) out.emplace_back(std::uint8_t{20}, encode(o));

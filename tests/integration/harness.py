@@ -152,14 +152,14 @@ class Device:
 
 
 class Net:
-    def __init__(self, listen="127.0.0.1", router_options="", options=()):
+    def __init__(self, listen="127.0.0.1", router_options="", options=(), controller_options=""):
         self.root = Path(tempfile.mkdtemp(prefix="sally-it-"))
         self.dir = self.root
         self.context = self.root / "net"
         self.devices = []
         self.port, self.router_port = free_ports(2)
         sally("up", "--dir", self.context, "--name", "127.0.0.1", "--listen", listen, "--port", self.port, "--router-port", self.router_port, "--detach", *options,
-              env={"SALLY_ROUTER_OPTIONS": router_options})
+              env={"SALLY_ROUTER_OPTIONS": router_options, "SALLY_CONTROLLER_OPTIONS": controller_options})
 
     def sally(self, *args, **kwargs):
         return sally("--context", self.context, *args, **kwargs)

@@ -10,12 +10,15 @@
 #include <string>
 #include <vector>
 
+#include "crypto/csr.h"
+#include "crypto/issue.h"
 #include "crypto/test_pki.h"
 #include "replica/writer.h"
 #include "router/router.h"
 #include "sdk/engine.h"
 #include "tls/acceptor.h"
 #include "trust/records.h"
+#include "trust/renewal.h"
 
 namespace sally::sim {
 
@@ -45,23 +48,23 @@ class FakeController final : public lane::LaneOwner {
                           .network = NetworkId(pki_.network),
                           .roles = {tls::Role::kRouter},
                           .alpn = {std::string(lane::kAlpnControl)}};
-    acceptor_ =
-        must(tls::Acceptor::create(loop_,
-                                   {.host = "127.0.0.1",
-                                    .port = port,
-                                    .context = must(tls::Context::create(std::move(o))),
-                                    .limits = {},
-                                    .name = "controller"},
-                                   [this](std::unique_ptr<tls::Stream> s) {
-                                     lane::LaneOptions options;
-                                     options.hello.network = pki_.network;
-                                     if (counts_usage) options.hello.features = wire::kFeatureUsage;
-                                     options.tell_time = true;
-                                     options.max_labels = 0;
-                                     options.max_control = wire::kMaxControlMessage;
-                                     lanes_.push_back(std::make_unique<lane::Lane>(
-                                         loop_, pool_, std::move(s), *this, std::move(options)));
-                                   }));
+    acceptor_ = must(tls::Acceptor::create(
+        loop_,
+        {.host = "127.0.0.1",
+         .port = port,
+         .context = must(tls::Context::create(std::move(o))),
+         .limits = {},
+         .name = "controller"},
+        [this](std::unique_ptr<tls::Stream> s) {
+          lane::LaneOptions options;
+          options.hello.network = pki_.network;
+          options.hello.features = wire::kFeatureRenewal | (counts_usage ? wire::kFeatureUsage : 0);
+          options.tell_time = true;
+          options.max_labels = 0;
+          options.max_control = wire::kMaxControlMessage;
+          lanes_.push_back(
+              std::make_unique<lane::Lane>(loop_, pool_, std::move(s), *this, std::move(options)));
+        }));
     port_ = acceptor_->port();
   }
   /// Gone, with all its lanes.
@@ -144,8 +147,12 @@ class FakeController final : public lane::LaneOwner {
   std::uint64_t acked = 0;
   std::uint64_t flows_cut = 0;
   [[nodiscard]] std::uint64_t version() const { return writer_.version(); }
-  std::int64_t shift_ms = 0;  ///< how wrong the clock of its heads is
-  bool silent = false;        ///< card requests are not answered
+  std::int64_t life_s = 0;        ///< of renewed certificates; 0: renewals are not answered
+  std::size_t renewals = 0;       ///< answered
+  std::vector<std::string> used;  ///< serials whose use was told
+  std::string refuse_renewals;    ///< with this code
+  std::int64_t shift_ms = 0;      ///< how wrong the clock of its heads is
+  bool silent = false;            ///< card requests are not answered
   bool counts_usage = false;
   /// As a controller keeps them: the first of an epoch and sequence.
   std::map<std::pair<wire::ProcessEpoch, std::uint64_t>, wire::Usage> usage;
@@ -172,6 +179,8 @@ class FakeController final : public lane::LaneOwner {
         reply.card = must(trust::make_card(it->second, *signer_.key));
       }
       lane.send_control({std::move(reply)});
+    } else if (const auto* n = std::get_if<wire::Renew>(&m.member)) {
+      on_renew(lane, *n);
     } else if (const auto* e = std::get_if<wire::Events>(&m.member)) {
       events.insert(events.end(), e->entries.begin(), e->entries.end());
     } else if (const auto* u = std::get_if<wire::Usage>(&m.member)) {
@@ -196,6 +205,37 @@ class FakeController final : public lane::LaneOwner {
   }
 
  private:
+  void on_renew(lane::Lane& lane, const wire::Renew& n) {
+    if (life_s == 0) return;
+    wire::Renewed reply{.request = n.request,
+                        .id = n.id,
+                        .leaf = {},
+                        .issuing = {},
+                        .error = refuse_renewals,
+                        .retry_after_ms = 100};
+    const auto request = must(trust::read_renewal(n.envelope, pki_.network));
+    if (request.csr.empty()) {
+      used.push_back(request.serial);
+      if (!used_before_.empty()) {
+        op({wire::RevokedCertificate{.serial = used_before_,
+                                     .not_after_ms = now_ms() + 3'600'000,
+                                     .at_ms = now_ms(),
+                                     .superseded = true}});
+      }
+      used_before_ = request.serial;
+    } else if (refuse_renewals.empty()) {
+      auto spec = pki_.leaf_spec(crypto::Role::kDevice, n.id);
+      spec.not_before_s = now_ms() / 1000 - life_s / 10;
+      spec.not_after_s = now_ms() / 1000 + life_s;
+      reply.leaf = must(crypto::sign_certificate(spec, must(crypto::parse_csr(request.csr)).key,
+                                                 &pki_.devices, *pki_.devices_key, system_random()))
+                       .der();
+      reply.issuing = pki_.devices.der();
+      ++renewals;
+    }
+    lane.send_control({std::move(reply)});
+  }
+  std::string used_before_;
   void push(lane::Lane& lane) {
     if (!lane.up()) return;
     lane.send_control({must(writer_.update_since(known_[&lane], now_ms() + shift_ms))});

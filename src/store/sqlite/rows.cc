@@ -58,6 +58,9 @@ CertificateRow read_certificate(Statement& s) {
   r.issued_ms = s.i64();
   r.revoked_ms = s.i64();
   r.der = s.blob();
+  r.used_ms = s.i64();
+  r.superseded = s.i64() != 0;
+  r.request = s.text();
   return r;
 }
 

@@ -11,10 +11,12 @@
 namespace sally::store {
 namespace {
 
-constexpr std::array<const char*, 2> kMigrations{
+constexpr std::array<const char*, 3> kMigrations{
 #include "store/migrations/0001_initial.sql.inc"
     ,
 #include "store/migrations/0002_usage.sql.inc"
+    ,
+#include "store/migrations/0004_renewal.sql.inc"
 };
 
 // Text of statements: literals, because the statement cache keys on their addresses.
@@ -22,8 +24,9 @@ constexpr std::array<const char*, 2> kMigrations{
   "id, name, kind, standing, credential_epoch, attr_epoch, created_ms, changed_ms, removed_ms, " \
   "(SELECT group_concat(tag, char(10)) FROM (SELECT tag FROM identity_tags t WHERE "             \
   "t.network=identities.network AND t.identity=identities.id ORDER BY tag))"
-#define CERTIFICATE_COLUMNS \
-  "serial, identity, profile, key_hash, not_before_s, not_after_s, issued_ms, revoked_ms, der"
+#define CERTIFICATE_COLUMNS                                                                      \
+  "serial, identity, profile, key_hash, not_before_s, not_after_s, issued_ms, revoked_ms, der, " \
+  "used_ms, superseded, request"
 #define ENROLLMENT_COLUMNS \
   "id, token_mac, identity, kind, created_ms, expires_ms, used_ms, revoked_ms"
 #define SERVICE_COLUMNS \
@@ -304,11 +307,13 @@ class SqliteTransaction final : public Transaction {
     auto s = change(
         "INSERT INTO certificates(network, serial, identity, profile, key_hash, not_before_s, "
         "not_after_s, "
-        "issued_ms, revoked_ms, der) VALUES(?,?,?,?,?,?,?,?,?,?) ON CONFLICT(network, serial) DO "
-        "UPDATE SET "
-        "revoked_ms=excluded.revoked_ms");
+        "issued_ms, revoked_ms, der, used_ms, superseded, request) "
+        "VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(network, serial) DO UPDATE SET "
+        "revoked_ms=excluded.revoked_ms, used_ms=excluded.used_ms, "
+        "superseded=excluded.superseded, request=excluded.request");
     s << r.serial << r.identity << r.profile << r.key_hash << r.not_before_s << r.not_after_s
-      << r.issued_ms << r.revoked_ms << ByteView(r.der);
+      << r.issued_ms << r.revoked_ms << ByteView(r.der) << r.used_ms
+      << static_cast<std::int64_t>(r.superseded) << r.request;
     return run(s);
   }
   Status put_enrollment(const Enrollment& r) override {

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "identity/renew.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "crypto/csr.h"
+#include "crypto/hash.h"
+#include "identity/errc.h"
+#include "trust/renewal.h"
+
+namespace sally::identity {
+namespace {
+
+constexpr std::int64_t kMaxSleepMs = 3'600'000;  // clocks jump
+constexpr std::int64_t kAnswerMs = 30'000;
+constexpr std::int64_t kFirstPauseMs = 2'000;
+constexpr std::int64_t kMaxPauseMs = 1'800'000;
+constexpr std::uint64_t kSteps = 1'000'000;
+// A younger one may be new to the controller: whoever starts with it tells that it is in use.
+constexpr std::int64_t kYoungMs = 26LL * 3'600'000;
+
+std::uint64_t step_of(std::string_view id) {
+  const auto hash = crypto::sha256(as_bytes(id));
+  std::uint64_t n = 0;
+  for (std::size_t i = 0; i < 8; ++i) n = n << 8U | hash[i];
+  return n % kSteps;
+}
+
+}  // namespace
+
+std::int64_t renew_at_ms(std::string_view id, std::int64_t not_before_s, std::int64_t not_after_s) {
+  const double life_ms = static_cast<double>(not_after_s - not_before_s) * 1e3;
+  const double shift = static_cast<double>(step_of(id)) / static_cast<double>(kSteps) * 0.2 - 0.1;
+  return not_before_s * 1000 + static_cast<std::int64_t>(life_ms * (2.0 / 3.0 + shift));
+}
+
+Renewer::Renewer(loop::Loop& loop, Random& random, std::string id, crypto::Role role,
+                 const trust::Anchors& anchors, Credential current, Hooks hooks)
+    : loop_(loop),
+      random_(random),
+      id_(std::move(id)),
+      role_(role),
+      anchors_(anchors),
+      current_(std::move(current)),
+      hooks_(std::move(hooks)),
+      timer_(loop.timers(), [this] { tick(); }),
+      backoff_(kFirstPauseMs) {}
+
+std::int64_t Renewer::life_ms() const {
+  const auto& leaf = current_.chain.front();
+  return (leaf.not_after() - leaf.not_before()) * 1000;
+}
+
+std::int64_t Renewer::due_ms() const {
+  const auto& leaf = current_.chain.front();
+  const std::int64_t due = renew_at_ms(id_, leaf.not_before(), leaf.not_after());
+  return wished_ms_ != 0 ? std::min(due, wished_ms_) : due;
+}
+
+void Renewer::start() {
+  use_untold_ = hooks_.time_ms() - current_.chain.front().not_before() * 1000 < kYoungMs;
+  plan();
+}
+
+void Renewer::plan() {
+  timer_.arm(std::clamp<std::int64_t>(due_ms() - hooks_.time_ms(), 0, kMaxSleepMs));
+}
+
+void Renewer::on_up() {
+  request_ = 0;  // its answer went with the older lane
+  if (use_untold_) {
+    (void)ask(true);
+    timer_.arm(kAnswerMs);
+  } else {
+    plan();
+  }
+}
+
+void Renewer::renew_within(std::int64_t ms) {
+  wished_ms_ = hooks_.time_ms() +
+               static_cast<std::int64_t>(static_cast<double>(step_of(id_)) /
+                                         static_cast<double>(kSteps) * static_cast<double>(ms));
+  if (request_ == 0) plan();
+}
+
+void Renewer::tick() {
+  if (request_ != 0) {
+    request_ = 0;
+    log::warn("identity.renewal_unanswered", {{"id", id_}});
+    return again(0);
+  }
+  if (!use_untold_ && hooks_.time_ms() < due_ms()) return plan();
+  const Status asked = ask(use_untold_);
+  if (asked) return timer_.arm(kAnswerMs);
+  if (!asked.error().retry())
+    log::warn("identity.renewal_failed", {{"id", id_}, {"why", asked.error().text()}});
+  again(0);
+}
+
+// A tenth of what is left of the life at most: a short one cannot wait long.
+void Renewer::again(std::int64_t at_least_ms) {
+  const std::int64_t cap = std::clamp<std::int64_t>(life_ms() / 20, kFirstPauseMs / 4, kMaxPauseMs);
+  const std::int64_t own = backoff_.next_ms(random_, cap);
+  // Those that were told the same pause do not come back together.
+  const std::int64_t told =
+      at_least_ms +
+      static_cast<std::int64_t>(random_.below(static_cast<std::uint64_t>(at_least_ms / 2) + 1));
+  timer_.arm(std::max(own, told));
+}
+
+Status Renewer::ask(bool use) {
+  wire::RenewalRequest request{.network = anchors_.network,
+                               .id = id_,
+                               .serial = current_.chain.front().serial_hex(),
+                               .csr = {},
+                               .time_ms = hooks_.time_ms()};
+  if (!use) {
+    TRY_ASSIGN(const auto csr, crypto::make_csr(*current_.key, id_));
+    request.csr = to_bytes(as_bytes(csr));
+  }
+  TRY_ASSIGN(auto envelope, trust::make_renewal(request, *current_.key));
+  std::uint64_t number = 0;
+  while (number == 0) number = random_.below(UINT64_MAX);
+  if (!hooks_.send({.request = number, .id = {}, .serial = {}, .envelope = std::move(envelope)}))
+    return fail(Errc::kBusy, "no lane", Source::kLocal, true);
+  request_ = number;
+  tells_use_ = use;
+  return {};
+}
+
+Result<Credential> Renewer::check(const wire::Renewed& answer) const {
+  TRY_ASSIGN(auto leaf, crypto::Certificate::from_der(answer.leaf));
+  TRY_ASSIGN(auto issuing, crypto::Certificate::from_der(answer.issuing));
+  crypto::PathPolicy policy;
+  policy.anchors = anchors_.roots;
+  policy.known_issuing = anchors_.issuing;
+  policy.purpose = crypto::Purpose::kTlsClient;
+  policy.now_s = std::max(hooks_.time_ms() / 1000, leaf.not_before());
+  policy.network = anchors_.network;
+  policy.roles = {role_};
+  TRY_ASSIGN(const auto path, crypto::validate_path(leaf, {issuing}, policy));
+  if (path.id != id_) return fail(Errc::kMismatch, "a certificate of " + path.id);
+  if (!(leaf.public_key() == current_.key->public_key()))
+    return fail(Errc::kMismatch, "the certificate is for another key");
+  if (leaf.not_after() <= current_.chain.front().not_after() && wished_ms_ == 0)
+    return fail(Errc::kMismatch, "it ends no later than the one before");
+  return Credential{{std::move(leaf), std::move(issuing)}, current_.key};
+}
+
+void Renewer::told_no(const wire::Renewed& answer) {
+  log::warn("identity.renewal_refused", {{"id", id_}, {"code", answer.error}});
+  again(static_cast<std::int64_t>(
+      std::min<std::uint64_t>(answer.retry_after_ms, static_cast<std::uint64_t>(kMaxSleepMs))));
+}
+
+void Renewer::on_renewed(const wire::Renewed& answer) {
+  if (request_ == 0 || answer.request != request_ || answer.id != id_) return;
+  request_ = 0;
+  if (!answer.error.empty()) return told_no(answer);
+  if (tells_use_) {
+    use_untold_ = false;
+    backoff_.reset();
+    return plan();
+  }
+  auto fresh = check(answer);
+  if (fresh) {
+    if (const Status kept = hooks_.keep(*fresh); !kept) fresh = fail(kept.error());
+  }
+  if (fresh) {
+    if (const Status used = hooks_.use(*fresh); !used) fresh = fail(used.error());
+  }
+  if (!fresh) {
+    log::error("identity.renewal_not_kept", {{"id", id_}, {"why", fresh.error().text()}});
+    return again(0);
+  }
+  current_ = std::move(*fresh);
+  wished_ms_ = 0;
+  ++count_;
+  use_untold_ = true;
+  backoff_.reset();
+  log::info("identity.renewed",
+            {{"id", id_},
+             {"serial", current_.chain.front().serial_hex()},
+             {"until", format_time(current_.chain.front().not_after() * 1000)}});
+  timer_.arm(0);  // tells the use
+}
+
+}  // namespace sally::identity

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/backoff.h"
+#include "base/random.h"
+#include "crypto/certificate.h"
+#include "crypto/key.h"
+#include "crypto/path.h"
+#include "loop/loop.h"
+#include "trust/trust.h"
+#include "wire/messages.h"
+
+namespace sally::identity {
+
+/// When a certificate is to be renewed, in Unix ms: at two thirds of its life, shifted by a hash of
+/// the id by up to a tenth of its life either way, so that those enrolled together do not come
+/// together.
+std::int64_t renew_at_ms(std::string_view id, std::int64_t not_before_s, std::int64_t not_after_s);
+
+/// What an identity proves itself with.
+struct Credential {
+  std::vector<crypto::Certificate> chain;  ///< leaf, issuing
+  crypto::SignerPtr key;
+};
+
+/// Renews one identity's certificate over its lane: waits until it is due, asks, checks what comes
+/// back, has it kept, puts it to use, tells of the use. Owner: an SDK engine or a router. Thread:
+/// its loop's. Failure: asks again, later and later; until then the older certificate serves.
+class Renewer {
+ public:
+  struct Hooks {
+    /// False: no lane.
+    std::function<bool(wire::Renew message)> send;
+    /// Time of the lane.
+    std::function<std::int64_t()> time_ms;
+    /// Makes it durable before it is used: after a crash one of the two is there.
+    std::function<Status(const Credential& fresh)> keep;
+    /// From now on.
+    std::function<Status(const Credential& fresh)> use;
+  };
+  Renewer(loop::Loop& loop, Random& random, std::string id, crypto::Role role,
+          const trust::Anchors& anchors, Credential current, Hooks hooks);
+  void start();
+  /// The lane is there again.
+  void on_up();
+  void on_renewed(const wire::Renewed& answer);
+  /// Sooner than the certificate's age says.
+  void renew_within(std::int64_t ms);
+  [[nodiscard]] const Credential& current() const { return current_; }
+  [[nodiscard]] std::int64_t due_ms() const;
+  /// Renewals since the start.
+  [[nodiscard]] std::uint64_t count() const { return count_; }
+
+ private:
+  void plan();
+  void tick();
+  [[nodiscard]] Status ask(bool use);
+  void again(std::int64_t at_least_ms);
+  [[nodiscard]] Result<Credential> check(const wire::Renewed& answer) const;
+  void told_no(const wire::Renewed& answer);
+  [[nodiscard]] std::int64_t life_ms() const;
+
+  loop::Loop& loop_;
+  Random& random_;
+  const std::string id_;
+  const crypto::Role role_;
+  const trust::Anchors& anchors_;
+  Credential current_;
+  Hooks hooks_;
+  loop::Timer timer_;
+  Backoff backoff_;
+  std::uint64_t request_ = 0;  ///< that we wait for; 0 = none
+  bool tells_use_ = false;     ///< it is for a use
+  bool use_untold_ = false;
+  std::int64_t wished_ms_ = 0;
+  std::uint64_t count_ = 0;
+};
+
+}  // namespace sally::identity

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pki/renew.h"
+
+#include <algorithm>
+
+#include "crypto/csr.h"
+#include "crypto/hash.h"
+#include "pki/publish.h"
+#include "trust/renewal.h"
+
+namespace sally::pki {
+namespace {
+
+constexpr std::int64_t kSkewMs = 5LL * 60 * 1000;  // relayed, and it may have waited
+constexpr std::int64_t kHourMs = 3'600'000;
+constexpr std::ptrdiff_t kPerHour = 60;
+
+std::string actor(const store::Identity& identity) {
+  return std::string(store::kind_name(identity.kind)) + "/" + identity.id;
+}
+
+std::string request_hash(ByteView envelope) {
+  return to_hex(crypto::sha256(envelope));
+}
+
+}  // namespace
+
+Result<RenewalDoor::Checked> RenewalDoor::check(const store::Transaction& tx, ByteView envelope,
+                                                const Presenter& presenter,
+                                                std::int64_t now_ms) const {
+  Checked c;
+  auto request = trust::read_renewal(envelope, authority_->network().str());
+  if (!request) {
+    if (request.error().is(trust::Errc::kWrongNetwork))
+      return fail(Errc::kRequestForeign, request.error().context());
+    return fail(std::move(request).error());
+  }
+  c.request = std::move(*request);
+  TRY_ASSIGN(auto row, tx.certificate(c.request.serial));
+  if (!row) return fail(Errc::kCertificateUnknown, c.request.serial);
+  c.row = std::move(*row);
+  // A use of the new certificate is told on a lane that may still stand on the older one.
+  if (c.row.identity != c.request.id || presenter.id != c.request.id ||
+      (!c.request.csr.empty() && presenter.serial != c.request.serial))
+    return fail(Errc::kNotYours,
+                "request of " + c.request.id + ", lane of " + std::string(presenter.id));
+  TRY_ASSIGN(const auto leaf, crypto::Certificate::from_der(c.row.der));
+  TRY(trust::verify_renewal(envelope, authority_->network().str(), leaf.public_key()));
+  TRY_ASSIGN(auto identity, tx.identity(c.row.identity));
+  if (!identity || identity->removed_ms != 0 || identity->standing != store::Standing::kActive)
+    return fail(Errc::kIdentityInactive, c.row.identity);
+  c.identity = std::move(*identity);
+  if (c.identity.kind != store::Kind::kDevice && c.identity.kind != store::Kind::kRouter)
+    return fail(Errc::kNotYours, "this door is for devices and routers");
+  if (c.row.revoked_ms != 0) return fail(Errc::kCertificateRevoked, c.row.serial);
+  if (c.row.not_after_s * 1000 <= now_ms) return fail(Errc::kCertificateExpired, c.row.serial);
+  if (c.request.time_ms < now_ms - kSkewMs || c.request.time_ms > now_ms + kSkewMs)
+    return fail(Errc::kRequestTime, std::to_string((c.request.time_ms - now_ms) / 1000) + " s off");
+  return c;
+}
+
+Result<RenewalDoor::Outcome> RenewalDoor::issue(store::Transaction& tx, const Checked& c,
+                                                ByteView envelope, std::int64_t now_ms,
+                                                Random& random) const {
+  TRY_ASSIGN(const auto csr, crypto::parse_csr(c.request.csr));
+  if (csr.asks_ca) return fail(Errc::kCaAsked, c.identity.id);
+  if (csr.asks_names || csr.subject_cn != c.identity.id)
+    return fail(Errc::kNameAsked, "'" + csr.subject_cn + "' of " + c.identity.id);
+  const std::string hash = request_hash(envelope);
+  TRY_ASSIGN(const auto rows, tx.certificates_of(c.identity.id));
+  if (std::ranges::find(rows, hash, &store::CertificateRow::request) != rows.end())
+    return fail(Errc::kRequestReplayed, c.identity.id);
+  if (std::ranges::count_if(rows, [&](const store::CertificateRow& r) {
+        return r.issued_ms > now_ms - kHourMs;
+      }) >= kPerHour)
+    return fail(Errc::kTooOften, c.identity.id, Source::kPeer, true);
+
+  Outcome out{.changed = true};
+  for (const auto& r : rows) {
+    if (r.request.empty() || r.used_ms != 0 || r.revoked_ms != 0 || r.serial == c.row.serial ||
+        r.issued_ms < c.row.issued_ms || r.not_after_s * 1000 <= now_ms)
+      continue;
+    TRY(revoke_certificate(tx, r, now_ms, true));
+    ++out.superseded;
+  }
+  Subject subject;
+  subject.id = c.identity.id;
+  if (c.identity.kind == store::Kind::kRouter) {
+    TRY_ASSIGN(const auto info, tx.router_info(c.identity.id));
+    if (!info) return fail(Errc::kBadSubject, "router without addresses", Source::kInternal);
+    subject.dns = info->dns;
+    subject.ips = info->ips;
+  }
+  TRY_ASSIGN(out.issued, authority_->issue(tx, subject, csr.key, profile_of(c.identity.kind),
+                                           now_ms, random, life_s_));
+  TRY_ASSIGN(auto fresh, tx.certificate(out.issued->leaf.serial_hex()));
+  if (!fresh) return fail(Errc::kCertificateUnknown, "own row", Source::kInternal);
+  fresh->request = hash;
+  TRY(tx.put_certificate(*fresh));
+  TRY(tx.audit(actor(c.identity), "certificate.renew", c.identity.id,
+               "{\"serial\":\"" + fresh->serial + "\",\"by\":\"" + c.row.serial + "\",\"key\":\"" +
+                   fresh->key_hash + "\"}"));
+  return out;
+}
+
+Result<RenewalDoor::Outcome> RenewalDoor::note_use(store::Transaction& tx, Checked c,
+                                                   std::int64_t now_ms) {
+  Outcome out;
+  TRY_ASSIGN(const auto older, older_certificates(tx, c.identity.id, c.row.serial, now_ms));
+  // Also told by who was only enrolled, and again until it is answered.
+  if (c.row.request.empty() || (c.row.used_ms != 0 && older.empty())) return out;
+  for (const auto& r : older) TRY(revoke_certificate(tx, r, now_ms, true));
+  out.changed = true;
+  out.superseded = older.size();
+  c.row.used_ms = now_ms;
+  TRY(tx.put_certificate(c.row));
+  TRY(tx.audit(actor(c.identity), "certificate.used", c.identity.id,
+               "{\"serial\":\"" + c.row.serial +
+                   "\",\"superseded\":" + std::to_string(out.superseded) + "}"));
+  return out;
+}
+
+Result<RenewalDoor::Outcome> RenewalDoor::take(store::Transaction& tx, ByteView envelope,
+                                               const Presenter& presenter, std::int64_t now_ms,
+                                               Random& random) const {
+  TRY_ASSIGN(auto c, check(tx, envelope, presenter, now_ms));
+  if (c.request.csr.empty()) return note_use(tx, std::move(c), now_ms);
+  return issue(tx, c, envelope, now_ms, random);
+}
+
+}  // namespace sally::pki

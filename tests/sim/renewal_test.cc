@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+// Certificates that live seconds, renewed over the lane under running flows.
+#include <gtest/gtest.h>
+
+#include "base/fs.h"
+#include "world.h"
+
+namespace sally::sim {
+namespace {
+
+class Renewals : public ::testing::Test {
+ protected:
+  static constexpr std::int64_t kLifeS = 6;
+  Renewals() {
+    world.controller.put_device("host", {"servers"});
+    world.controller.put_device("pump", {"sensors"});
+    world.controller.put_service("s-1", "plant-mqtt", {"#sensors"}, {"#servers"});
+    server.echo = true;
+    host = world.device("host");
+    host->engine->bind("plant-mqtt", 0, server);
+  }
+  ~Renewals() override {
+    flow.reset();
+    server.streams.clear();
+    pump.reset();
+    host.reset();
+  }
+  /// A pump whose certificate lives kLifeS.
+  void start_pump() {
+    auto spec = world.pki.leaf_spec(crypto::Role::kDevice, "pump");
+    spec.not_before_s = now_ms() / 1000 - 1;
+    spec.not_after_s = now_ms() / 1000 + kLifeS;
+    auto material = world.material("pump", world.pki.leaf(spec, true));
+    first = material.chain.front().serial_hex();
+    material.keep = [this](const identity::Credential& fresh) -> Status {
+      if (disk_full) return fail(fs::Errc::kFull, "test");
+      kept.push_back(fresh.chain.front().serial_hex());
+      return {};
+    };
+    pump = std::make_unique<Device>(world.loop, std::move(material));
+    ASSERT_TRUE(world.until(
+        [&] { return !world.controller.terminators.empty() && pump->engine->online(); }));
+  }
+  void open_flow() {
+    auto circuit = world.dial(*pump, "plant-mqtt");
+    ASSERT_TRUE(circuit && *circuit) << (circuit ? circuit->error().text() : "no answer");
+    flow = std::make_unique<Recorder>(std::move(**circuit));
+  }
+  bool flow_works() {
+    const std::size_t before = flow->received;
+    flow->send(as_bytes("ping"));
+    return world.until([&] { return flow->received == before + 4 || flow->cut.has_value(); }) &&
+           !flow->cut;
+  }
+  World world;
+  TestHost server;
+  std::unique_ptr<Device> host, pump;
+  std::unique_ptr<Recorder> flow;
+  std::string first;
+  std::vector<std::string> kept;
+  bool disk_full = false;
+};
+
+TEST_F(Renewals, AFlowRunsThroughThreeOfThem) {
+  world.controller.life_s = kLifeS;
+  start_pump();
+  open_flow();
+  const std::uint64_t connects = pump->engine->connects();
+  // The first certificate, with which the lane came up, is over and superseded meanwhile.
+  ASSERT_TRUE(world.until([&] { return flow_works() && pump->engine->renewer().count() >= 3; },
+                          6 * kLifeS * 1'000));
+  EXPECT_TRUE(flow_works());
+  EXPECT_EQ(pump->engine->connects(), connects) << "no lane was dropped for it";
+  EXPECT_EQ(kept.size(), pump->engine->renewer().count());
+  ASSERT_TRUE(world.until([&] {
+    return !world.controller.used.empty() && world.controller.used.back() == kept.back();
+  }));
+  // A new circuit proves itself with the new one.
+  auto circuit = world.dial(*pump, "plant-mqtt");
+  ASSERT_TRUE(circuit && *circuit) << (circuit ? circuit->error().text() : "no answer");
+  EXPECT_NE(server.callers.back().serial, first);
+  (*circuit)->get()->abort(wire::ResetCode::kClosed);
+  // So does a new lane.
+  world.router.reset();
+  world.start_router();
+  ASSERT_TRUE(world.until([&] { return pump->engine->connects() > connects; }));
+}
+
+TEST_F(Renewals, WhatCouldNotBeKeptIsNotUsed) {
+  world.controller.life_s = 3'600;
+  disk_full = true;
+  start_pump();
+  pump->engine->renew_within(0);
+  ASSERT_TRUE(world.until([&] { return world.controller.renewals >= 2; })) << "it asks again";
+  EXPECT_EQ(pump->engine->material().chain.front().serial_hex(), first);
+  disk_full = false;
+  ASSERT_TRUE(world.until([&] { return pump->engine->renewer().count() == 1; }));
+  EXPECT_EQ(pump->engine->material().chain.front().serial_hex(), kept.back());
+}
+
+TEST_F(Renewals, ARefusalIsAskedAgainAndAControllerThatIsAwayIsWaitedFor) {
+  world.controller.life_s = 3'600;
+  world.controller.refuse_renewals = "controller.busy";
+  start_pump();
+  pump->engine->renew_within(0);
+  (void)world.until([] { return false; }, 700);
+  EXPECT_EQ(pump->engine->renewer().count(), 0u);
+  EXPECT_TRUE(pump->engine->online());
+  world.controller.stop();
+  ASSERT_TRUE(world.until([&] { return !world.router->controller_up(); }));
+  world.controller.refuse_renewals.clear();
+  world.controller.start();
+  EXPECT_TRUE(world.until([&] { return pump->engine->renewer().count() == 1; }, 60'000));
+}
+
+}  // namespace
+}  // namespace sally::sim
