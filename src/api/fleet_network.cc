@@ -30,9 +30,10 @@ Result<json::value> status(Call& c) {
   certificate("controller", c.deps.rest()->leaf.not_after());
   certificate("signer", c.deps.signer_not_after_s());
 
-  // Whoever must do something before a date is named here: devices and routers do not renew
-  // themselves yet, admins only when they are used.
-  TRY_ASSIGN(const auto ending, c.tx.expiring((c.now_ms + kWarnMs) / 1000, kWarnings));
+  // Whoever must do something before a date is named here: devices and routers that should
+  // have renewed themselves, those that cannot, and admins, who do only when they are used.
+  TRY_ASSIGN(const auto ending,
+             c.tx.expiring(c.now_ms / 1000, (c.now_ms + kWarnMs) / 1000, kWarnings));
   for (const auto& e : ending) {
     certificate(std::string(store::kind_name(e.kind)) + " " + e.name, e.not_after_s);
   }

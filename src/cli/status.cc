@@ -15,7 +15,8 @@ namespace {
 
 namespace json = boost::json;
 
-constexpr std::int64_t kWarnDays = 90;
+// One of 30 days is renewed before less than this is left.
+constexpr std::int64_t kWarnDays = 6;
 
 void list_of(const Common& c, const json::object& of, const char* member,
              const std::vector<Column>& columns) {
@@ -68,8 +69,8 @@ void show_agent(const Common& c, const json::object& a) {
   const std::int64_t days = (*expires - system_clock().unix_ms()) / 86'400'000;
   if (days < kWarnDays)
     c.out.say("warning: this device's certificate ends in " + std::to_string(days) +
-              " days. A new one: sally device token " + cell(a, "name") +
-              ", then sally join TOKEN here");
+              " days and was not renewed: see agent.log. A new one: sally device token " +
+              cell(a, "name") + ", then sally join TOKEN here");
 }
 
 }  // namespace

@@ -47,6 +47,10 @@ wire::Renewed Network::answer_renew(const std::string& router, const wire::Renew
 }
 
 void Network::on_renew(Peer& peer, wire::Renew renew) {
+  if (renew.id.empty()) {  // the router's own
+    renew.id = peer.router;
+    renew.serial = peer.lane->peer().serial();
+  }
   const std::uint64_t number = peer.number;
   const auto send = [this, number](wire::Renewed reply) {
     if (Peer* to = find(number); to != nullptr) to->lane->send_control({std::move(reply)});

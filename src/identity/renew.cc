@@ -9,6 +9,7 @@
 #include "crypto/csr.h"
 #include "crypto/hash.h"
 #include "identity/errc.h"
+#include "identity/identity.h"
 #include "trust/renewal.h"
 
 namespace sally::identity {
@@ -35,6 +36,16 @@ std::int64_t renew_at_ms(std::string_view id, std::int64_t not_before_s, std::in
   const double life_ms = static_cast<double>(not_after_s - not_before_s) * 1e3;
   const double shift = static_cast<double>(step_of(id)) / static_cast<double>(kSteps) * 0.2 - 0.1;
   return not_before_s * 1000 + static_cast<std::int64_t>(life_ms * (2.0 / 3.0 + shift));
+}
+
+Status keep_in_file(const std::string& path, const Credential& fresh) {
+  // As it is now: something else may have changed it since.
+  TRY_ASSIGN(auto file, load(path));
+  if (!(file.key->public_key() == fresh.key->public_key()))
+    return fail(Errc::kMismatch, path + " holds another key by now", Source::kLocal);
+  if (file.expires_s() >= fresh.chain.front().not_after()) return {};
+  file.chain = fresh.chain;
+  return save(file, path);
 }
 
 Renewer::Renewer(loop::Loop& loop, Random& random, std::string id, crypto::Role role,

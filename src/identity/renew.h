@@ -29,6 +29,10 @@ struct Credential {
   crypto::SignerPtr key;
 };
 
+/// Puts a renewed certificate of the same key into the identity file, atomically; one that lives
+/// longer stays. kMismatch where the file holds another key by now.
+Status keep_in_file(const std::string& path, const Credential& fresh);
+
 /// Renews one identity's certificate over its lane: waits until it is due, asks, checks what comes
 /// back, has it kept, puts it to use, tells of the use. Owner: an SDK engine or a router. Thread:
 /// its loop's. Failure: asks again, later and later; until then the older certificate serves.

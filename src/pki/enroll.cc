@@ -89,8 +89,8 @@ Result<TokenDoor::Enrolled> TokenDoor::enroll(store::Transaction& tx, std::strin
     TRY(tx.put_identity(*identity));
     TRY(publish_identity(tx, *identity, now_ms));
   }
-  // Of the others none renews by itself.
-  const std::int64_t life = row->kind == store::Kind::kDevice ? life_s : 0;
+  // Admins renew by hand.
+  const std::int64_t life = row->kind == store::Kind::kAdmin ? 0 : life_s;
   TRY_ASSIGN(auto issued,
              authority_->issue(tx, subject, csr.key, profile_of(row->kind), now_ms, random, life));
   row->used_ms = now_ms;

@@ -54,7 +54,7 @@ class TokenDoor {
   /// Checks the token (kTokenUnknown, kTokenUsed, kTokenExpired, kTokenRevoked, kIdentityInactive)
   /// and the request (crypto codes), issues, marks the token used, audits. A second enrolment
   /// raises the credential epoch and revokes the older certificates. The caller commits.
-  /// `life_s`: of a device that renews by itself; 0 = as long as its profile says.
+  /// `life_s`: of a device or router that renews by itself; 0 = as long as its profile says.
   [[nodiscard]] Result<Enrolled> enroll(store::Transaction& tx, std::string_view token_id,
                                         ByteView csr, std::int64_t now_ms, Random& random,
                                         std::int64_t life_s = 0) const;

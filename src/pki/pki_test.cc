@@ -318,6 +318,10 @@ TEST_F(RenewalTest, TheOlderOneDiesWithTheFirstProvenUseOfTheNewOne) {
   EXPECT_EQ(row(request.serial).used_ms, now);
   EXPECT_EQ(must(must(db->read(kNet))->log_head()).version, version + 2);
   EXPECT_FALSE(must(take(sealed(), request.serial)).changed) << "told twice";
+  // The same lane, which came up with the first one, serves for the next renewal.
+  request.csr = csr_of(*device_key);
+  request.time_ms = now += 60'000;
+  EXPECT_TRUE(must(take(sealed(), first)).issued);
   // The older one renews nothing any more; the identity, its card and its epoch are as before.
   request.serial = first;
   request.csr = csr_of(*device_key);

@@ -39,9 +39,11 @@ Result<RenewalDoor::Checked> RenewalDoor::check(const store::Transaction& tx, By
   TRY_ASSIGN(auto row, tx.certificate(c.request.serial));
   if (!row) return fail(Errc::kCertificateUnknown, c.request.serial);
   c.row = std::move(*row);
-  // A use of the new certificate is told on a lane that may still stand on the older one.
-  if (c.row.identity != c.request.id || presenter.id != c.request.id ||
-      (!c.request.csr.empty() && presenter.serial != c.request.serial))
+  // The lane may have come up with an earlier certificate of the identity: it lives on through
+  // renewals.
+  TRY_ASSIGN(const auto proven, tx.certificate(presenter.serial));
+  if (c.row.identity != c.request.id || presenter.id != c.request.id || !proven ||
+      proven->identity != c.request.id)
     return fail(Errc::kNotYours,
                 "request of " + c.request.id + ", lane of " + std::string(presenter.id));
   TRY_ASSIGN(const auto leaf, crypto::Certificate::from_der(c.row.der));

@@ -35,6 +35,7 @@ wire::Hello Router::control_hello() {
 void Router::on_control_up(const wire::Hello& peer) {
   reports_usage_ = (peer.features & wire::kFeatureUsage) != 0;
   carries_renewals_ = (peer.features & wire::kFeatureRenewal) != 0;
+  renewer_.on_up();
   report_terminators(0);
   flush_events();
   report_usage();
@@ -139,6 +140,7 @@ void Router::renew(unsigned worker, wire::Renew request) {
 }
 
 void Router::on_renewed(wire::Renewed&& reply) {
+  if (reply.id == options_.id) return renewer_.on_renewed(reply);
   const auto shared = std::make_shared<const wire::Renewed>(std::move(reply));
   for (unsigned i = 0; i < seats_.size(); ++i)
     on_worker(i, [w = seats_[i].worker.get(), shared] { w->on_renewed(*shared); });

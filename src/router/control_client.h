@@ -41,6 +41,8 @@ class ControlClient final : public lane::LaneOwner {
   void reconnect();
   /// Dropped when the lane is down: whoever needs an answer asks again in on_control_up.
   void send(const wire::Control& message);
+  /// For later connections; the one that is up stays.
+  void set_context(std::shared_ptr<const tls::Context> context) { context_ = std::move(context); }
 
   // lane::LaneOwner
   void on_lane_up(lane::Lane& lane, const wire::Hello& peer) override;

@@ -140,9 +140,9 @@ void Worker::try_next(Circuit& circuit) {
                             .expiry_ms = now_ms() + trust::kMaxRouteLifeMs,
                             .setup_hash = trust::hash_of(o.setup_bytes),
                             .instance = host.instance,
-                            .ingress_leaf = options().chain.front().der(),
-                            .ingress_issuing = options().chain.back().der()};
-    auto sealed = trust::make_route(route, *options().key);
+                            .ingress_leaf = credential_.chain.front().der(),
+                            .ingress_issuing = credential_.chain.back().der()};
+    auto sealed = trust::make_route(route, *credential_.key);
     // We are the egress as well: what verify_route and verify_dial would check there was checked
     // above, the replay memory was not. It forgets by time that nobody sets.
     const Status fresh =

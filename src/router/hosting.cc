@@ -43,9 +43,9 @@ Result<Worker::Sealed> Worker::seal_answer(Circuit& circuit, ByteView payload) {
                                     .instance = asked.instance,
                                     .host = std::move(answer),
                                     .egress = options().id,
-                                    .egress_leaf = options().chain.front().der(),
-                                    .egress_issuing = options().chain.back().der()},
-                                   *options().key);
+                                    .egress_leaf = credential_.chain.front().der(),
+                                    .egress_issuing = credential_.chain.back().der()},
+                                   *credential_.key);
   if (!sealed) {
     log::error("router.answer_failed", {{"why", sealed.error().text()}});
     return Sealed{.code = wire::SetupCode::kBusy, .answer = {}};

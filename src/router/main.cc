@@ -77,6 +77,9 @@ Status take_identity(const std::string& dir, const std::optional<HostPort>& cont
   o.network = identity.network.str();
   o.id = identity.id;
   o.chain = identity.chain;
+  o.keep = [path = dir + "/identity.json"](const identity::Credential& fresh) {
+    return identity::keep_in_file(path, fresh);
+  };
   o.key = identity.key;
   o.anchors = {.network = o.network, .roots = identity.anchors, .issuing = identity.issuing};
   return {};

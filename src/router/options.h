@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -9,6 +10,7 @@
 #include "base/text.h"
 #include "crypto/certificate.h"
 #include "crypto/key.h"
+#include "identity/renew.h"
 #include "router/accounts.h"
 #include "trust/trust.h"
 
@@ -26,6 +28,8 @@ struct RouterOptions {
   std::vector<crypto::Certificate> chain;  ///< leaf, issuing
   crypto::SignerPtr key;
   trust::Anchors anchors;
+  /// Keeps a renewed certificate; none: it is used until the process ends.
+  std::function<Status(const identity::Credential&)> keep;
   std::int64_t grace_ms = 24LL * 3600 * 1000;  ///< offline grace (docs/wire-protocol.md)
   /// The loop's clock, where it is one: signed heads hold it up.
   FlooredClock* time = nullptr;

@@ -214,7 +214,7 @@ std::string Router::metrics_text(const std::vector<Worker::Figures>& workers) co
                       1e3);
   out.gauge("sally_router_certificate_expiry_time_seconds",
             "When the router's certificate ends, in Unix time.")
-      .real(static_cast<double>(options_.chain.front().not_after()));
+      .real(static_cast<double>(renewer_.current().chain.front().not_after()));
   return out.take();
 }
 

@@ -50,6 +50,21 @@ Router::Router(loop::Loop& loop, Random& random, RouterOptions options)
       options_(shared_.options),
       replica_(options_.anchors),
       enforced_(replica_.state()),
+      renewer_(loop, random, options_.id, crypto::Role::kRouter, options_.anchors,
+               {options_.chain, options_.key},
+               {.send =
+                    [this](wire::Renew message) {
+                      if (control_ == nullptr || !control_->up() || !carries_renewals_)
+                        return false;
+                      control_->send({std::move(message)});
+                      return true;
+                    },
+                .time_ms = [this] { return now_ms(); },
+                .keep =
+                    [this](const identity::Credential& fresh) {
+                      return options_.keep ? options_.keep(fresh) : Status{};
+                    },
+                .use = [this](const identity::Credential& fresh) { return use(fresh); }}),
       desk_(loop, [](Call call) { call(); }),
       events_timer_(loop.timers(), [this] { flush_events(); }),
       report_timer_(loop.timers(), [this] { control_->send({shared_.terminators.report()}); }),
@@ -105,21 +120,13 @@ Status Router::start() {
   enforced_ = replica_.state();
   for (Seat& seat : seats_) seat.worker->take_state(enforced_, false, false);
 
-  tls::ContextOptions client{.side = tls::Side::kClient,
-                             .chain = options_.chain,
-                             .key = options_.key,
-                             .anchors = options_.anchors.roots,
-                             .issuing = options_.anchors.issuing,
-                             .network = NetworkId(options_.network),
-                             .roles = {tls::Role::kController},
-                             .alpn = {std::string(lane::kAlpnControl)},
-                             .clock = &loop_.clock()};
-  TRY_ASSIGN(const auto client_context, tls::Context::create(std::move(client)));
+  TRY_ASSIGN(const auto client_context, control_context(renewer_.current()));
   TRY(listen());
   control_ = std::make_unique<ControlClient>(loop_, pool_, random_, client_context,
                                              options_.controller, *this);
   TRY(start_threads());
   control_->start();
+  renewer_.start();
   if (auto saved = fs::read_file(usage_path(), kMaxUsageFile); saved) {
     usage_kept_ = true;
     if (const Status s = usage_.load(*saved); !s)
@@ -131,6 +138,33 @@ Status Router::start() {
                                  {"network", options_.network},
                                  {"address", seats_[0].worker->address().str()},
                                  {"workers", options_.workers}});
+  return {};
+}
+
+Result<std::shared_ptr<const tls::Context>> Router::control_context(
+    const identity::Credential& credential) const {
+  tls::ContextOptions client{.side = tls::Side::kClient,
+                             .chain = credential.chain,
+                             .key = credential.key,
+                             .anchors = options_.anchors.roots,
+                             .issuing = options_.anchors.issuing,
+                             .network = NetworkId(options_.network),
+                             .roles = {tls::Role::kController},
+                             .alpn = {std::string(lane::kAlpnControl)},
+                             .clock = &loop_.clock()};
+  return tls::Context::create(std::move(client));
+}
+
+// What is up stays; what begins from now on has the new certificate.
+Status Router::use(const identity::Credential& fresh) {
+  TRY_ASSIGN(auto context, control_context(fresh));
+  control_->set_context(std::move(context));
+  for (unsigned i = 0; i < seats_.size(); ++i) {
+    on_worker(i, [w = seats_[i].worker.get(), fresh] {
+      if (const Status s = w->use(fresh); !s)
+        log::error("router.certificate_unusable", {{"why", s.error().text()}});
+    });
+  }
   return {};
 }
 

@@ -46,6 +46,7 @@ class Router final : public ControlHandler, public Desk {
   /// Runs `fn` on the worker's thread, here and now for the first one: for tests.
   void on_worker(unsigned worker, std::move_only_function<void()> fn);
   [[nodiscard]] bool controller_up() const { return control_->up(); }
+  [[nodiscard]] identity::Renewer& renewer() { return renewer_; }
   /// All figures as Prometheus text (docs/metrics.md); `done` is called on this thread, later.
   void collect_metrics(std::move_only_function<void(std::string)> done);
 
@@ -80,6 +81,9 @@ class Router final : public ControlHandler, public Desk {
     std::uint64_t cut = 0;
   };
 
+  [[nodiscard]] Result<std::shared_ptr<const tls::Context>> control_context(
+      const identity::Credential& credential) const;
+  [[nodiscard]] Status use(const identity::Credential& fresh);
   void make_seats();
   Status listen();
   Status start_threads();
@@ -113,6 +117,7 @@ class Router final : public ControlHandler, public Desk {
   replica::Replica replica_;
   replica::StatePtr enforced_;  // by all workers
   std::unique_ptr<ControlClient> control_;
+  identity::Renewer renewer_;
   loop::Inbox<Call> desk_;
   std::vector<Seat> seats_;
   std::mutex events_mutex_;  // both below

@@ -24,6 +24,7 @@ Worker::Worker(loop::Loop& loop, Random& random, Shared& shared, unsigned index)
       random_(random),
       shared_(shared),
       index_(index),
+      credential_{shared.options.chain, shared.options.key},
       upkeep_timer_(loop.timers(), [this] { on_upkeep(); }),
       mark_timer_(loop.timers(), [this] { mark_stalled(); }) {}
 
@@ -36,10 +37,10 @@ Worker::~Worker() {
   lanes_.clear();
 }
 
-Status Worker::listen(const HostPort& at, loop::ListenOptions how) {
+Result<std::shared_ptr<const tls::Context>> Worker::make_context() const {
   tls::ContextOptions server{.side = tls::Side::kServer,
-                             .chain = options().chain,
-                             .key = options().key,
+                             .chain = credential_.chain,
+                             .key = credential_.key,
                              .anchors = options().anchors.roots,
                              .issuing = options().anchors.issuing,
                              .network = NetworkId(options().network),
@@ -48,7 +49,22 @@ Status Worker::listen(const HostPort& at, loop::ListenOptions how) {
                              .peer_certificate = tls::PeerCertificate::kRequired,
                              .admit = [this](const tls::PeerIdentity& peer) { return admit(peer); },
                              .clock = &loop_.clock()};
-  TRY_ASSIGN(const auto context, tls::Context::create(std::move(server)));
+  return tls::Context::create(std::move(server));
+}
+
+Status Worker::use(const identity::Credential& fresh) {
+  auto before = std::exchange(credential_, fresh);
+  auto context = make_context();
+  if (!context) {
+    credential_ = std::move(before);
+    return fail(std::move(context).error());
+  }
+  acceptor_->set_context(std::move(*context));
+  return {};
+}
+
+Status Worker::listen(const HostPort& at, loop::ListenOptions how) {
+  TRY_ASSIGN(const auto context, make_context());
   TRY_ASSIGN(
       acceptor_,
       tls::Acceptor::create(

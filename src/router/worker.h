@@ -14,6 +14,7 @@
 #include "base/chunk.h"
 #include "base/random.h"
 #include "base/token_bucket.h"
+#include "identity/renew.h"
 #include "lane/lane.h"
 #include "replica/cards.h"
 #include "replica/replica.h"
@@ -87,6 +88,8 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
   /// Before its thread runs, with a state.
   Status listen(const HostPort& at, loop::ListenOptions how);
   [[nodiscard]] loop::Address address() const { return acceptor_->address(); }
+  /// A renewed certificate of the router: for whoever comes and what is signed from now on.
+  [[nodiscard]] Status use(const identity::Credential& fresh);
   /// In use on all lanes, those that drain included.
   [[nodiscard]] std::size_t labels() const;
 
@@ -144,6 +147,7 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
   [[nodiscard]] Device* find(const lane::Lane& lane) const;
   void event(std::string code, std::string actor, std::string subject, std::string text);
   // worker.cc: lanes, cards, services, binds
+  [[nodiscard]] Result<std::shared_ptr<const tls::Context>> make_context() const;
   void accept(std::unique_ptr<tls::Stream> stream);
   void on_bad_certificate(const loop::Address& from, const Error& why);
   [[nodiscard]] Status admit(const tls::PeerIdentity& peer) const;
@@ -208,6 +212,7 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
   Shared& shared_;
   const unsigned index_;
   ChunkPool pool_{256, &shared_.budget};
+  identity::Credential credential_;  ///< of the router
   replica::StatePtr state_;
   Counters counters_;
   UsageTable usage_;

@@ -25,14 +25,8 @@ Result<Material> load_material(const std::string& path) {
                          .issuing = identity->issuing},
              .routers = {},
              .card = identity->card,
-             .keep = [path](const identity::Credential& fresh) -> Status {
-               // As it is now: something else may have changed it since.
-               TRY_ASSIGN(auto file, identity::load(path));
-               if (!(file.key->public_key() == fresh.key->public_key()))
-                 return fail(Errc::kIdentity, path + " holds another key by now");
-               if (file.expires_s() >= fresh.chain.front().not_after()) return {};
-               file.chain = fresh.chain;
-               return identity::save(file, path);
+             .keep = [path](const identity::Credential& fresh) {
+               return identity::keep_in_file(path, fresh);
              }};
   for (const auto& text : identity->routers) {
     if (const auto address = parse_host_port(text)) m.routers.push_back(*address);

@@ -40,9 +40,11 @@ class Transaction {
   /// Newest first.
   [[nodiscard]] virtual Result<std::vector<CertificateRow>> certificates_of(
       std::string_view identity) const = 0;
-  /// The last certificate of every active identity, where that ends before `before_s`; soonest
-  /// first, at most `limit`.
-  [[nodiscard]] virtual Result<std::vector<Expiry>> expiring(std::int64_t before_s,
+  /// The last certificate of every active identity, where that ends before `before_s` and, of those
+  /// that live 45 days or less, where less than a fifth of the life is left at `now_s`: they should
+  /// have renewed themselves. Soonest first, at most `limit`.
+  [[nodiscard]] virtual Result<std::vector<Expiry>> expiring(std::int64_t now_s,
+                                                             std::int64_t before_s,
                                                              std::uint64_t limit) const = 0;
   /// Revoked and not yet past their end.
   [[nodiscard]] virtual Result<std::vector<CertificateRow>> revoked_certificates(

@@ -157,26 +157,27 @@ TEST(Store, ExpiringNamesActiveIdentitiesByTheirLastCertificate) {
       c.revoked_ms = revoked;
       OK(tx->put_certificate(c));
     };
-    for (const char* id : {"d1", "d2", "d3", "d4"}) OK(tx->put_identity(device(id, id)));
+    for (const char* id : {"d1", "d2", "d3", "d4", "d5"}) OK(tx->put_identity(device(id, id)));
     certificate("01", "d1", 100);
     certificate("02", "d2", 100);
     certificate("03", "d2", 900);  // joined again: the first one does not matter
     certificate("04", "d3", 90);
     certificate("05", "d4", 80, 5);
+    certificate("06", "d5", 190);  // it has time to renew itself
     OK(tx->audit("a", "b", "c"));
     OK(tx->commit());
   }
   {
     auto r = must(s->read(kA));
-    const auto soon = must(r->expiring(200, 10));
+    const auto soon = must(r->expiring(90, 200, 10));
     ASSERT_EQ(soon.size(), 2U);
     EXPECT_EQ(soon[0].name, "d3");
     EXPECT_EQ(soon[1].name, "d1");
     EXPECT_EQ(soon[1].not_after_s, 100);
-    EXPECT_EQ(must(r->expiring(95, 10)).size(), 1U);
-    EXPECT_EQ(must(r->expiring(200, 1)).size(), 1U);
+    EXPECT_EQ(must(r->expiring(90, 95, 10)).size(), 1U);
+    EXPECT_EQ(must(r->expiring(90, 200, 1)).size(), 1U);
   }
-  EXPECT_TRUE(must(must(s->read(kB))->expiring(200, 10)).empty());
+  EXPECT_TRUE(must(must(s->read(kB))->expiring(90, 200, 10)).empty());
 }
 
 TEST(Store, ChangesNeedAnAuditRowAndACommit) {

@@ -113,5 +113,54 @@ TEST_F(Renewals, ARefusalIsAskedAgainAndAControllerThatIsAwayIsWaitedFor) {
   EXPECT_TRUE(world.until([&] { return pump->engine->renewer().count() == 1; }, 60'000));
 }
 
+// Two workers: both take the new certificate over.
+TEST(RouterRenewal, DropsNoLaneAndNoFlow) {
+  constexpr std::int64_t kLifeS = 6;
+  std::vector<std::string> kept;
+  World world(2, true, [&kept](router::RouterOptions& o) {
+    o.keep = [&kept](const identity::Credential& fresh) -> Status {
+      kept.push_back(fresh.chain.front().serial_hex());
+      return {};
+    };
+  });
+  world.controller.life_s = kLifeS;
+  world.controller.put_device("host", {"servers"});
+  world.controller.put_device("pump", {"sensors"});
+  world.controller.put_service("s-1", "plant-mqtt", {"#sensors"}, {"#servers"});
+  TestHost server;
+  server.echo = true;
+  auto host = world.device("host");
+  auto pump = world.device("pump");
+  host->engine->bind("plant-mqtt", 0, server);
+  ASSERT_TRUE(
+      world.until([&] { return !world.controller.terminators.empty() && pump->engine->online(); }));
+  auto circuit = world.dial(*pump, "plant-mqtt");
+  ASSERT_TRUE(circuit && *circuit);
+  Recorder flow(std::move(**circuit));
+  const auto works = [&] {
+    const std::size_t before = flow.received;
+    flow.send(as_bytes("ping"));
+    return world.until([&] { return flow.received == before + 4 || flow.cut.has_value(); }) &&
+           !flow.cut;
+  };
+  world.router->renewer().renew_within(0);
+  ASSERT_TRUE(world.until([&] { return works() && world.router->renewer().count() >= 2; },
+                          4 * kLifeS * 1'000));
+  ASSERT_TRUE(world.until([&] {
+    return !world.controller.used.empty() && world.controller.used.back() == kept.back();
+  }));
+  EXPECT_TRUE(works());
+  EXPECT_EQ(pump->engine->connects(), 1u);
+  EXPECT_TRUE(world.router->controller_up());
+  // Whoever comes now sees the new one, and what it signs is believed.
+  auto late = world.device("pump");
+  ASSERT_TRUE(world.until([&] { return late->engine->online(); }));
+  EXPECT_EQ(late->engine->lane()->peer().serial(), kept.back());
+  auto second = world.dial(*late, "plant-mqtt");
+  ASSERT_TRUE(second && *second) << (second ? second->error().text() : "no answer");
+  second->value()->abort(wire::ResetCode::kClosed);
+  server.streams.clear();
+}
+
 }  // namespace
 }  // namespace sally::sim

@@ -214,28 +214,34 @@ class FakeController final : public lane::LaneOwner {
                         .error = refuse_renewals,
                         .retry_after_ms = 100};
     const auto request = must(trust::read_renewal(n.envelope, pki_.network));
+    const bool router = n.id.empty();
+    reply.id = request.id;
     if (request.csr.empty()) {
       used.push_back(request.serial);
-      if (!used_before_.empty()) {
-        op({wire::RevokedCertificate{.serial = used_before_,
+      std::string& before = used_before_[request.id];
+      if (!before.empty()) {
+        op({wire::RevokedCertificate{.serial = before,
                                      .not_after_ms = now_ms() + 3'600'000,
                                      .at_ms = now_ms(),
                                      .superseded = true}});
       }
-      used_before_ = request.serial;
+      before = request.serial;
     } else if (refuse_renewals.empty()) {
-      auto spec = pki_.leaf_spec(crypto::Role::kDevice, n.id);
+      auto spec =
+          pki_.leaf_spec(router ? crypto::Role::kRouter : crypto::Role::kDevice, request.id);
       spec.not_before_s = now_ms() / 1000 - life_s / 10;
       spec.not_after_s = now_ms() / 1000 + life_s;
-      reply.leaf = must(crypto::sign_certificate(spec, must(crypto::parse_csr(request.csr)).key,
-                                                 &pki_.devices, *pki_.devices_key, system_random()))
+      const auto& issuing = router ? pki_.infrastructure : pki_.devices;
+      reply.leaf = must(crypto::sign_certificate(
+                            spec, must(crypto::parse_csr(request.csr)).key, &issuing,
+                            router ? *pki_.infra_key : *pki_.devices_key, system_random()))
                        .der();
-      reply.issuing = pki_.devices.der();
+      reply.issuing = issuing.der();
       ++renewals;
     }
     lane.send_control({std::move(reply)});
   }
-  std::string used_before_;
+  std::map<std::string, std::string> used_before_;  ///< by identity
   void push(lane::Lane& lane) {
     if (!lane.up()) return;
     lane.send_control({must(writer_.update_since(known_[&lane], now_ms() + shift_ms))});
