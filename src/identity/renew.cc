@@ -19,6 +19,7 @@ constexpr std::int64_t kMaxSleepMs = 3'600'000;  // clocks jump
 constexpr std::int64_t kAnswerMs = 30'000;
 constexpr std::int64_t kFirstPauseMs = 2'000;
 constexpr std::int64_t kMaxPauseMs = 1'800'000;
+constexpr std::int64_t kMostApartMs = 600'000;
 constexpr std::uint64_t kSteps = 1'000'000;
 // A younger one may be new to the controller: whoever starts with it tells that it is in use.
 constexpr std::int64_t kYoungMs = 26LL * 3'600'000;
@@ -43,9 +44,14 @@ Status keep_in_file(const std::string& path, const Credential& fresh) {
   TRY_ASSIGN(auto file, load(path));
   if (!(file.key->public_key() == fresh.key->public_key()))
     return fail(Errc::kMismatch, path + " holds another key by now", Source::kLocal);
-  if (file.expires_s() >= fresh.chain.front().not_after()) return {};
+  if (file.expires_s() > fresh.chain.front().not_after()) return {};
   file.chain = fresh.chain;
   return save(file, path);
+}
+
+Result<Credential> kept_in_file(const std::string& path) {
+  TRY_ASSIGN(auto file, load(path));
+  return Credential{std::move(file.chain), std::move(file.key)};
 }
 
 Renewer::Renewer(loop::Loop& loop, Random& random, std::string id, crypto::Role role,
@@ -67,11 +73,16 @@ std::int64_t Renewer::life_ms() const {
 
 std::int64_t Renewer::due_ms() const {
   const auto& leaf = current_.chain.front();
-  const std::int64_t due = renew_at_ms(id_, leaf.not_before(), leaf.not_after());
+  const std::int64_t due =
+      renew_at_ms(id_, leaf.not_before(), leaf.not_after()) +
+      static_cast<std::int64_t>(static_cast<double>(std::min(life_ms() / 100, kMostApartMs)) *
+                                static_cast<double>(apart_) / static_cast<double>(kSteps));
   return wished_ms_ != 0 ? std::min(due, wished_ms_) : due;
 }
 
 void Renewer::start() {
+  // Processes of one identity have the same moment; the first one's file serves the others.
+  apart_ = random_.below(kSteps);
   use_untold_ = hooks_.time_ms() - current_.chain.front().not_before() * 1000 < kYoungMs;
   plan();
 }
@@ -97,6 +108,23 @@ void Renewer::renew_within(std::int64_t ms) {
   if (request_ == 0) plan();
 }
 
+bool Renewer::look() {
+  if (!hooks_.kept) return false;
+  auto kept = hooks_.kept();
+  if (!kept || kept->chain.empty()) return false;
+  const auto& there = kept->chain.front();
+  const auto& here = current_.chain.front();
+  if (there == here || there.not_after() < here.not_after() || !hooks_.use(*kept)) return false;
+  log::info("identity.renewal_taken_over", {{"id", id_}, {"serial", there.serial_hex()}});
+  current_ = std::move(*kept);
+  request_ = 0;
+  wished_ms_ = 0;
+  use_untold_ = true;
+  backoff_.reset();
+  timer_.arm(0);
+  return true;
+}
+
 void Renewer::tick() {
   if (request_ != 0) {
     request_ = 0;
@@ -104,6 +132,7 @@ void Renewer::tick() {
     return again(0);
   }
   if (!use_untold_ && hooks_.time_ms() < due_ms()) return plan();
+  if (!use_untold_ && look()) return;
   const Status asked = ask(use_untold_);
   if (asked) return timer_.arm(kAnswerMs);
   if (!asked.error().retry())
@@ -163,6 +192,7 @@ Result<Credential> Renewer::check(const wire::Renewed& answer) const {
 
 void Renewer::told_no(const wire::Renewed& answer) {
   log::warn("identity.renewal_refused", {{"id", id_}, {"code", answer.error}});
+  if (look()) return;
   again(static_cast<std::int64_t>(
       std::min<std::uint64_t>(answer.retry_after_ms, static_cast<std::uint64_t>(kMaxSleepMs))));
 }

@@ -32,6 +32,8 @@ struct Credential {
 /// Puts a renewed certificate of the same key into the identity file, atomically; one that lives
 /// longer stays. kMismatch where the file holds another key by now.
 Status keep_in_file(const std::string& path, const Credential& fresh);
+/// What is there now.
+Result<Credential> kept_in_file(const std::string& path);
 
 /// Renews one identity's certificate over its lane: waits until it is due, asks, checks what comes
 /// back, has it kept, puts it to use, tells of the use. Owner: an SDK engine or a router. Thread:
@@ -47,6 +49,8 @@ class Renewer {
     std::function<Status(const Credential& fresh)> keep;
     /// From now on.
     std::function<Status(const Credential& fresh)> use;
+    /// What another process of the identity may have kept meanwhile; none: there is no other.
+    std::function<Result<Credential>()> kept{};
   };
   Renewer(loop::Loop& loop, Random& random, std::string id, crypto::Role role,
           const trust::Anchors& anchors, Credential current, Hooks hooks);
@@ -54,6 +58,9 @@ class Renewer {
   /// The lane is there again.
   void on_up();
   void on_renewed(const wire::Renewed& answer);
+  /// Takes over what another process has renewed; true where there was something newer. To be
+  /// called where the certificate is refused, too.
+  bool look();
   /// Sooner than the certificate's age says.
   void renew_within(std::int64_t ms);
   [[nodiscard]] const Credential& current() const { return current_; }
@@ -83,6 +90,7 @@ class Renewer {
   bool tells_use_ = false;     ///< it is for a use
   bool use_untold_ = false;
   std::int64_t wished_ms_ = 0;
+  std::uint64_t apart_ = 0;  ///< from other processes of the identity, in steps
   std::uint64_t count_ = 0;
 };
 

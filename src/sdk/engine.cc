@@ -36,7 +36,8 @@ Engine::Engine(loop::Loop& loop, Random& random, Material material,
                     [this](const identity::Credential& fresh) {
                       return material_.keep ? material_.keep(fresh) : Status{};
                     },
-                .use = [this](const identity::Credential& fresh) { return use(fresh); }}),
+                .use = [this](const identity::Credential& fresh) { return use(fresh); },
+                .kept = material_.kept}),
       retry_timer_(loop.timers(), [this] { connect(); }) {
   random_.fill(process_epoch_);
   offline_since_ms_ = loop_.now_ms();
@@ -150,6 +151,8 @@ void Engine::connect() {
 }
 
 void Engine::retry_later() {
+  // Superseded by what another process of this identity has renewed?
+  if (refused_) (void)renewer_.look();
   const bool long_outage = loop_.now_ms() - offline_since_ms_ > kShortOutageMs;
   const std::int64_t cap = long_outage ? kMaxBackoffLongMs : kMaxBackoffShortMs;
   retry_timer_.arm(backoff_.next_ms(random_, cap));

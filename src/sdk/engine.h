@@ -35,6 +35,8 @@ struct Material {
   Bytes card{};  ///< from enrolment, for the first router; empty or stale: it asks the controller
   /// Keeps a renewed certificate; none: it is used until the process ends.
   std::function<Status(const identity::Credential&)> keep{};
+  /// What is kept now: another process of the identity may have renewed it.
+  std::function<Result<identity::Credential>()> kept{};
 };
 
 /// A service as the network last told us, its record verified.

@@ -15,19 +15,20 @@ Result<Material> load_material(const std::string& path) {
                     ", not of a device. Make one with `sally join TOKEN`",
                 Source::kConfig);
   }
-  Material m{.network = identity->network.str(),
-             .id = identity->id,
-             .name = identity->name,
-             .chain = identity->chain,
-             .key = identity->key,
-             .anchors = {.network = identity->network.str(),
-                         .roots = identity->anchors,
-                         .issuing = identity->issuing},
-             .routers = {},
-             .card = identity->card,
-             .keep = [path](const identity::Credential& fresh) {
-               return identity::keep_in_file(path, fresh);
-             }};
+  Material m{
+      .network = identity->network.str(),
+      .id = identity->id,
+      .name = identity->name,
+      .chain = identity->chain,
+      .key = identity->key,
+      .anchors = {.network = identity->network.str(),
+                  .roots = identity->anchors,
+                  .issuing = identity->issuing},
+      .routers = {},
+      .card = identity->card,
+      .keep =
+          [path](const identity::Credential& fresh) { return identity::keep_in_file(path, fresh); },
+      .kept = [path] { return identity::kept_in_file(path); }};
   for (const auto& text : identity->routers) {
     if (const auto address = parse_host_port(text)) m.routers.push_back(*address);
   }

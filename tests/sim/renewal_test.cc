@@ -113,6 +113,46 @@ TEST_F(Renewals, ARefusalIsAskedAgainAndAControllerThatIsAwayIsWaitedFor) {
   EXPECT_TRUE(world.until([&] { return pump->engine->renewer().count() == 1; }, 60'000));
 }
 
+// Two programs with one identity file: what one renews the other takes over, also when it comes
+// back after its own certificate was superseded.
+TEST_F(Renewals, TwoProcessesOfOneIdentityAgree) {
+  world.controller.life_s = 3'600;
+  const auto leaf = world.pki.leaf(crypto::Role::kDevice, "pump");
+  identity::Credential file{{leaf.cert, world.pki.devices}, leaf.key};
+  // So that what is renewed ends later.
+  auto spec = world.pki.leaf_spec(crypto::Role::kDevice, "pump");
+  spec.not_before_s = now_ms() / 1000 - 1;
+  spec.not_after_s = now_ms() / 1000 + 1'800;
+  file.chain.front() = must(crypto::sign_certificate(
+      spec, leaf.key->public_key(), &world.pki.devices, *world.pki.devices_key, system_random()));
+  const auto start = [&] {
+    auto material = world.material("pump", {leaf.key, file.chain.front()});
+    material.keep = [&file](const identity::Credential& fresh) -> Status {
+      file = fresh;
+      return {};
+    };
+    material.kept = [&file]() -> Result<identity::Credential> { return file; };
+    return std::make_unique<Device>(world.loop, std::move(material));
+  };
+  const auto one = start();
+  const auto two = start();
+  ASSERT_TRUE(world.until([&] { return one->engine->online() && two->engine->online(); }));
+  const std::string old = file.chain.front().serial_hex();
+  one->engine->renew_within(0);
+  ASSERT_TRUE(world.until([&] { return one->engine->renewer().count() == 1; }));
+  ASSERT_TRUE(world.until([&] {
+    return !world.controller.used.empty() &&
+           world.controller.used.back() == file.chain.front().serial_hex();
+  }));
+  EXPECT_EQ(two->engine->material().chain.front().serial_hex(), old);
+  const auto revoked = world.controller.version();
+  ASSERT_TRUE(world.until([&] { return world.controller.acked == revoked; }));
+  world.router.reset();
+  world.start_router();
+  ASSERT_TRUE(world.until([&] { return two->engine->connects() == 2 && two->engine->online(); }));
+  EXPECT_EQ(two->engine->material().chain.front().serial_hex(), file.chain.front().serial_hex());
+}
+
 // Two workers: both take the new certificate over.
 TEST(RouterRenewal, DropsNoLaneAndNoFlow) {
   constexpr std::int64_t kLifeS = 6;

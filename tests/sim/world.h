@@ -218,6 +218,7 @@ class FakeController final : public lane::LaneOwner {
     reply.id = request.id;
     if (request.csr.empty()) {
       used.push_back(request.serial);
+      // As after enrolment: all that came before.
       std::string& before = used_before_[request.id];
       if (!before.empty()) {
         op({wire::RevokedCertificate{.serial = before,
