@@ -16,7 +16,7 @@ constexpr std::array<const char*, 3> kMigrations{
     ,
 #include "store/migrations/0002_usage.sql.inc"
     ,
-#include "store/migrations/0004_renewal.sql.inc"
+#include "store/migrations/0003_renewal.sql.inc"
 };
 
 // Text of statements: literals, because the statement cache keys on their addresses.
