@@ -44,6 +44,30 @@ TEST(SendWindow, StopsAtCreditAndAtTheRetainBudget) {
   EXPECT_EQ(w.end_offset(), (2U << 20U) / 16000 * 16000 + 16000);
 }
 
+TEST(SendWindow, ARecordInAChunkIsLentAsAWholeOnly) {
+  ChunkPool pool;
+  SendWindow w;
+  w.push(pool.copy_of(record(16000, 1)));
+  w.push(pool.copy_of(record(16000, 2)));
+  const auto first = w.next();
+  ASSERT_TRUE(first && first->whole != nullptr);
+  EXPECT_EQ(first->whole->begin, Chunk::kHeadroom);
+  EXPECT_EQ(first->payload.data(), first->whole->view().data());
+  // A part of one: what is in front of it was sent and may be sent again.
+  w.on_credit(24000);
+  EXPECT_EQ(w.next()->whole, nullptr);
+  w.on_credit(64000);
+  const auto rest = w.next();
+  EXPECT_EQ(rest->whole, nullptr);
+  EXPECT_EQ(rest->payload.size(), 8000U);
+  EXPECT_EQ(pool.in_use(), 2U);
+  ASSERT_TRUE(w.on_ack(16000));
+  EXPECT_EQ(pool.in_use(), 1U);
+  ASSERT_TRUE(w.restart(16000));
+  w.on_credit(64000);
+  EXPECT_EQ(to_bytes(w.next()->payload), record(16000, 2));
+}
+
 TEST(SendWindow, FinIsAcknowledgedLikeOneByte) {
   SendWindow w;
   w.push(record(10));

@@ -29,10 +29,18 @@ std::string_view error_name(Errc e) {
 }
 
 void SendWindow::push(Bytes record) {
-  SALLY_CHECK(!record.empty() && record.size() <= kMaxPayload && !fin_);
-  const std::uint64_t offset = end_;
-  end_ += record.size();
-  records_.push_back({offset, std::move(record)});
+  take({.offset = end_, .bytes = std::move(record), .chunk = nullptr});
+}
+
+void SendWindow::push(ChunkPtr record) {
+  take({.offset = end_, .bytes = {}, .chunk = std::move(record)});
+}
+
+void SendWindow::take(Record record) {
+  const std::size_t size = record.view().size();
+  SALLY_CHECK(size > 0 && size <= kMaxPayload && !fin_);
+  end_ += size;
+  records_.push_back(std::move(record));
 }
 
 std::optional<std::uint64_t> WindowSize::grant(std::uint64_t taken, std::uint64_t granted,
@@ -58,7 +66,7 @@ bool SendWindow::sendable() const {
   if (sent_ == end_) return fin_ && !fin_sent_;
   if (limit_ <= sent_) return false;
   const Record& r = records_[cursor_];
-  return r.offset + r.bytes.size() <= limit_ || limit_ - sent_ >= kSplitFrom;
+  return r.end() <= limit_ || limit_ - sent_ >= kSplitFrom;
 }
 
 std::optional<SendWindow::Piece> SendWindow::next() {
@@ -69,12 +77,12 @@ std::optional<SendWindow::Piece> SendWindow::next() {
   }
   const Record& r = records_[cursor_];
   const std::uint64_t from = sent_;
-  const std::uint64_t record_end = r.offset + r.bytes.size();
-  sent_ = std::min(record_end, limit_);
-  if (sent_ == record_end) ++cursor_;
-  return Piece{.fin = false,
-               .offset = from,
-               .payload = ByteView(r.bytes).subspan(from - r.offset, sent_ - from)};
+  sent_ = std::min(r.end(), limit_);
+  const ByteView payload = r.view().subspan(from - r.offset, sent_ - from);
+  if (sent_ == r.end()) ++cursor_;
+  const bool whole = payload.size() == r.view().size();
+  return Piece{
+      .fin = false, .offset = from, .payload = payload, .whole = whole ? r.chunk.get() : nullptr};
 }
 
 void SendWindow::on_credit(std::uint64_t limit) {
@@ -88,7 +96,7 @@ Status SendWindow::on_ack(std::uint64_t offset) {
   }
   if (offset > sent_) return fail(Errc::kBadAck);
   acked_ = std::max(acked_, offset);
-  while (!records_.empty() && records_.front().offset + records_.front().bytes.size() <= acked_) {
+  while (!records_.empty() && records_.front().end() <= acked_) {
     records_.pop_front();
     if (cursor_ > 0) --cursor_;
   }
@@ -99,9 +107,7 @@ Status SendWindow::restart(std::uint64_t next_expected) {
   if (next_expected < acked_ || next_expected > end_) return fail(Errc::kBadAck);
   sent_ = next_expected;
   cursor_ = 0;
-  while (cursor_ < records_.size() &&
-         records_[cursor_].offset + records_[cursor_].bytes.size() <= sent_)
-    ++cursor_;
+  while (cursor_ < records_.size() && records_[cursor_].end() <= sent_) ++cursor_;
   limit_ = next_expected + kInitialCredit;
   fin_sent_ = fin_acked_;
   return {};

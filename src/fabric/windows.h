@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "base/bytes.h"
+#include "base/chunk.h"
 #include "base/error.h"
 #include "fabric/errors.h"
 
@@ -75,15 +76,17 @@ class SendWindow {
   }
   /// Takes one record (1..kMaxPayload bytes). The caller asked has_room() before it encrypted.
   void push(Bytes record);
+  void push(ChunkPtr record);
   /// The stream ends here; idempotent.
   void push_fin() { fin_ = true; }
 
   /// One DATA piece, or the FIN (empty payload). The view lives until the next call of a non-const
-  /// member.
+  /// member. `whole`: the payload is all that is in this chunk, the bytes in front of it are free.
   struct Piece {
     bool fin = false;
     std::uint64_t offset = 0;
     ByteView payload;
+    Chunk* whole = nullptr;
   };
   [[nodiscard]] bool sendable() const;
   std::optional<Piece> next();
@@ -104,7 +107,11 @@ class SendWindow {
   struct Record {
     std::uint64_t offset;
     Bytes bytes;
+    ChunkPtr chunk;  // or this
+    [[nodiscard]] ByteView view() const { return chunk != nullptr ? chunk->view() : bytes; }
+    [[nodiscard]] std::uint64_t end() const { return offset + view().size(); }
   };
+  void take(Record record);
   std::deque<Record> records_;  // from the first one not wholly acknowledged
   std::size_t cursor_ = 0;      // records_[cursor_] holds sent_, if sent_ < end_
   std::uint64_t retain_;

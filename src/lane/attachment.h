@@ -40,12 +40,13 @@ class Attachment : public fabric::Turn {
   virtual void on_tick() {}
 
   /// One frame to send. The payload is in `chunk` (with headroom), or `view`, which lives until the
-  /// attachment is called again.
+  /// attachment is called again and may be all of `whole`, a chunk with headroom it keeps.
   struct Out {
     bool fin = false;
     std::uint64_t offset = 0;
     ByteView view;
     ChunkPtr chunk;
+    Chunk* whole = nullptr;
   };
   /// False when nothing can go now: the attachment leaves the ring until Lane::ready.
   virtual bool next_frame(Out& out) = 0;

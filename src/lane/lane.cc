@@ -293,34 +293,40 @@ void Lane::schedule_pump() {
   });
 }
 
+std::size_t Lane::gather(ByteView record) {
+  const std::size_t written = stream_->gather(record);
+  if (options_.counters != nullptr) options_.counters->bytes_out.add(written);
+  return written;
+}
+
 bool Lane::write_pending() {
   if (record_ == nullptr) return true;
-  const std::size_t written = stream_->write(record_->view());
-  if (options_.counters != nullptr) options_.counters->bytes_out.add(written);
-  record_->begin += static_cast<std::uint32_t>(written);
+  record_->begin += static_cast<std::uint32_t>(gather(record_->view()));
   if (record_->size() != 0) return false;
   record_ = nullptr;
   return true;
 }
 
+ChunkPtr Lane::fresh_record(ByteView first) {
+  ChunkPtr chunk = pool_.get();
+  chunk->begin = chunk->end = 0;
+  chunk->append(first);
+  return chunk;
+}
+
 // Fills record_ with the next TLS record: control bytes, then frames while they fit. A full-size
 // frame is a record by itself and leaves from the chunk it came in; our frames of circuits never
-// span records.
-void Lane::fill_record() {
+// span records. False when there is nothing to send.
+bool Lane::fill_record() {
   if (held_ != nullptr) {
     record_ = std::move(held_);
-    return;
+    return true;
   }
-  const auto fresh = [this] {
-    ChunkPtr chunk = pool_.get();
-    chunk->begin = chunk->end = 0;
-    return chunk;
-  };
   for (const std::uint32_t label : std::exchange(windows_, {})) {
     if (Attachment* a = labels_.find(label); a != nullptr) flush_window(*a);
   }
   if (control_sent_ < control_out_.size()) {
-    record_ = fresh();
+    record_ = fresh_record();
     control_sent_ += record_->append(ByteView(control_out_).subspan(control_sent_));
     if (control_sent_ == control_out_.size()) {
       control_out_.clear();
@@ -329,7 +335,7 @@ void Lane::fill_record() {
   }
   while (record_ == nullptr || record_->room() >= 4096) {
     auto* attachment = static_cast<Attachment*>(ring_.current(quantum_of));
-    if (attachment == nullptr) return;
+    if (attachment == nullptr) return record_ != nullptr;
     Attachment::Out out;
     if (!attachment->next_frame(out)) {
       ring_.nothing(*attachment);
@@ -350,23 +356,32 @@ void Lane::fill_record() {
       record_->append(payload);
       continue;
     }
-    ChunkPtr frame;
-    if (out.chunk != nullptr && payload.size() >= 4096) {
-      frame = std::move(out.chunk);
-      frame->begin -= sizeof raw;
-      std::memcpy(frame->data + frame->begin, raw, sizeof raw);
-    } else {
-      frame = fresh();
-      frame->append(raw);
+    Chunk* chunk = out.chunk != nullptr ? out.chunk.get() : out.whole;
+    if (chunk == nullptr || payload.size() < 4096) {
+      ChunkPtr frame = fresh_record(raw);
       frame->append(payload);
-    }
-    if (record_ != nullptr) {
+      if (record_ == nullptr) {
+        record_ = std::move(frame);
+        continue;
+      }
       held_ = std::move(frame);
-      return;
+      return true;
     }
-    record_ = std::move(frame);
-    if (record_->begin != 0) return;  // its chunk is used up
+    std::uint8_t* head = chunk->data + chunk->begin - sizeof raw;
+    std::memcpy(head, raw, sizeof raw);
+    ByteView frame(head, sizeof raw + payload.size());
+    if (out.chunk == nullptr) {
+      // The attachment keeps it: what does not leave now is copied.
+      if (record_ == nullptr) frame = frame.subspan(gather(frame));
+      if (frame.empty()) return true;
+      (record_ == nullptr ? record_ : held_) = fresh_record(frame);
+      return true;
+    }
+    chunk->begin -= sizeof raw;
+    (record_ == nullptr ? record_ : held_) = std::move(out.chunk);
+    return true;
   }
+  return true;
 }
 
 void Lane::pump() {
@@ -374,17 +389,16 @@ void Lane::pump() {
   // One turn sends at most this many records, so that a fast lane cannot starve the others.
   for (int records = 0; records < 32; ++records) {
     if (!write_pending()) return;  // on_writable comes
-    fill_record();
-    if (record_ == nullptr) {
-      if (reading_paused_) {
-        reading_paused_ = false;
-        stream_->want_read(true);
-      }
-      if (closing_) stream_->close();
-      return;
+    if (fill_record()) continue;
+    if (!stream_->flush()) return;
+    if (reading_paused_) {
+      reading_paused_ = false;
+      stream_->want_read(true);
     }
+    if (closing_) stream_->close();
+    return;
   }
-  schedule_pump();
+  if (stream_->flush()) schedule_pump();
 }
 
 void Lane::on_writable() {
@@ -619,6 +633,7 @@ void Lane::go_down(const Error& why) {
     fill_record();
     (void)write_pending();
   }
+  (void)stream_->flush();
   down_ = true;
   probe_timer_.cancel();
   tick_timer_.cancel();

@@ -120,7 +120,9 @@ class Lane final : public tls::StreamHandler {
   void schedule_pump();
   void pump();
   bool write_pending();
-  void fill_record();
+  bool fill_record();
+  std::size_t gather(ByteView record);
+  ChunkPtr fresh_record(ByteView first = {});
   Status dispatch(const wire::FrameHeader& header, ByteView payload, ChunkPtr* whole);
   Status dispatch_lane(const wire::FrameHeader& header, ByteView payload);
   Status dispatch_circuit(const wire::FrameHeader& header, ByteView payload, ChunkPtr* whole);

@@ -16,11 +16,9 @@ constexpr std::int64_t kLingerMs = 60'000;
 
 Circuit::Circuit(loop::Loop& loop, Role role, CircuitId id, std::unique_ptr<tls::Session> session,
                  Opening opening)
-    : loop_(loop),
-      opening_(std::move(opening)),
-      end_(role),
-      id_(id),
-      session_(std::move(session)) {}
+    : loop_(loop), opening_(std::move(opening)), end_(role), id_(id), session_(std::move(session)) {
+  session_->use_pool(*opening_.pool);
+}
 
 Circuit::~Circuit() {
   *alive_ = false;
@@ -85,10 +83,13 @@ void Circuit::feed_next() {
 
 void Circuit::push_output() {
   if (!session_->has_output()) return;
-  Bytes out = session_->take_output();
+  ChunkPtr record = session_->take_chunk();
+  Bytes out = record != nullptr ? Bytes() : session_->take_output();
   if (end_.send().fin_pushed()) return;  // our direction is over: nothing may follow close_notify
   // A flight may be longer than a frame; records of data never are.
-  if (out.size() <= fabric::kMaxPayload) {
+  if (record != nullptr) {
+    end_.send().push(std::move(record));
+  } else if (out.size() <= fabric::kMaxPayload) {
     end_.send().push(std::move(out));
   } else {
     for (ByteView rest = out; !rest.empty();) {
@@ -307,6 +308,7 @@ bool Circuit::next_frame(Out& out) {
   out.fin = piece->fin;
   out.offset = piece->offset;
   out.view = piece->payload;
+  out.whole = piece->whole;
   return true;
 }
 

@@ -158,11 +158,14 @@ class Engine final : public lane::LaneOwner {
   void incoming_open(std::uint64_t request);
   void incoming_failed(std::uint64_t request, const Error& why);
 
+  // What an idle program keeps for its next burst: 1 MiB.
+  static constexpr std::size_t kKeptChunks = 64;
+
   loop::Loop& loop_;
   Random& random_;
   Material material_;
   std::function<void(Event, const std::string&)> on_event_;
-  std::shared_ptr<ChunkPool> pool_ = std::make_shared<ChunkPool>();
+  std::shared_ptr<ChunkPool> pool_ = std::make_shared<ChunkPool>(kKeptChunks);
   wire::ProcessEpoch process_epoch_{};
   std::shared_ptr<const tls::Context> lane_tls_;
   std::shared_ptr<const tls::Context> inner_client_tls_;

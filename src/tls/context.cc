@@ -10,6 +10,8 @@ namespace sally::tls {
 namespace {
 
 constexpr long kMaxPeerChain = 32 * 1024;
+// Of one system call on a socket; an idle connection holds none.
+constexpr std::size_t kReadBuffer = 64 * 1024;
 
 Error config_error(std::string what) {
   const std::string library = crypto::ossl_error();
@@ -81,6 +83,7 @@ Result<std::shared_ptr<const Context>> Context::create(ContextOptions options) {
   SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
   SSL_CTX_set_num_tickets(ctx, 0);
   SSL_CTX_set_read_ahead(ctx, 1);
+  if (!options.inner) SSL_CTX_set_default_read_buffer_len(ctx, kReadBuffer);
   SSL_CTX_set_max_cert_list(ctx, kMaxPeerChain);
   const char* groups =
       options.allow_p256 ? "*X25519MLKEM768:*X25519:P-256" : "*X25519MLKEM768:*X25519";

@@ -10,6 +10,7 @@
 
 #include "base/check.h"
 #include "tls/context_impl.h"
+#include "tls/transport.h"
 #include "tls/verify.h"
 
 namespace sally::tls {
@@ -23,78 +24,9 @@ constexpr std::uint8_t kRetryRandom[32] = {
     0xCF, 0x21, 0xAD, 0x74, 0xE5, 0x9A, 0x61, 0x11, 0xBE, 0x1D, 0x8C, 0x02, 0x1E, 0x65, 0xB8, 0x91,
     0xC2, 0xA2, 0x11, 0x16, 0x7A, 0xBB, 0x8C, 0x5E, 0x07, 0x9E, 0x09, 0xE2, 0xC8, 0xA8, 0x33, 0x9C};
 
-/// The transport of the memory form.
-struct Memory {
-  Bytes in;
-  std::size_t in_at = 0;
-  ChunkPtr chunk;  // after `in`
-  bool in_end = false;
-  Bytes out;
-  std::uint64_t bytes_in = 0;
-  std::uint64_t bytes_out = 0;
-  [[nodiscard]] std::size_t waiting() const {
-    return in.size() - in_at + (chunk == nullptr ? 0 : chunk->size());
-  }
-};
-
-int memory_read(BIO* bio, char* out, std::size_t want, std::size_t* got) {
-  auto* m = static_cast<Memory*>(BIO_get_data(bio));
-  BIO_clear_retry_flags(bio);
-  *got = std::min(want, m->waiting());
-  if (*got == 0) {
-    if (!m->in_end) BIO_set_retry_read(bio);
-    return 0;
-  }
-  if (m->in.empty()) {
-    *got = std::min(*got, m->chunk->size());
-    std::memcpy(out, m->chunk->view().data(), *got);
-    m->chunk->begin += static_cast<std::uint32_t>(*got);
-    if (m->chunk->size() == 0) m->chunk.reset();
-    return 1;
-  }
-  *got = std::min(*got, m->in.size() - m->in_at);
-  std::memcpy(out, m->in.data() + m->in_at, *got);
-  m->in_at += *got;
-  if (m->in_at == m->in.size()) {
-    m->in = Bytes();  // an idle session holds no buffer
-    m->in_at = 0;
-  }
-  return 1;
-}
-
-int memory_write(BIO* bio, const char* from, std::size_t size, std::size_t* done) {
-  auto* m = static_cast<Memory*>(BIO_get_data(bio));
-  BIO_clear_retry_flags(bio);
-  append(m->out, as_bytes(std::string_view(from, size)));
-  m->bytes_out += size;
-  *done = size;
-  return 1;
-}
-
-long memory_control(BIO* bio, int command, long, void*) {
-  auto* m = static_cast<Memory*>(BIO_get_data(bio));
-  switch (command) {
-    case BIO_CTRL_FLUSH:
-      return 1;
-    case BIO_CTRL_PENDING:
-      return static_cast<long>(m->waiting());
-    case BIO_CTRL_EOF:
-      return m->in_end && m->waiting() == 0 ? 1 : 0;
-    default:
-      return 0;
-  }
-}
-
-const BIO_METHOD* memory_method() {
-  static const BIO_METHOD* method = [] {
-    BIO_METHOD* m = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "sally memory");
-    SALLY_CHECK(m != nullptr);
-    BIO_meth_set_read_ex(m, memory_read);
-    BIO_meth_set_write_ex(m, memory_write);
-    BIO_meth_set_ctrl(m, memory_control);
-    return m;
-  }();
-  return method;
+Error system_error(int number) {
+  char text[128] = {};
+  return Error(Errc::kIo, strerror_r(number, text, sizeof text), Source::kPeer, true);
 }
 
 std::string alert_text(int alert) {
@@ -109,7 +41,8 @@ std::string alert_text(int alert) {
 struct Session::Impl {
   std::shared_ptr<const Context> context;
   crypto::Ossl<SSL, SSL_free> ssl;
-  std::unique_ptr<Memory> memory;
+  std::unique_ptr<Memory> memory;  // one of the two
+  std::unique_ptr<Socket> socket;
   Expectation expected;
   std::optional<PeerIdentity> candidate;        // verified, key not yet proved
   std::optional<crypto::Certificate> captured;  // the same, of the forms without a path
@@ -163,9 +96,7 @@ struct Session::Impl {
     }
     // The socket's own errors, whichever way the library hands them on.
     if (ERR_SYSTEM_ERROR(code) || (what == SSL_ERROR_SYSCALL && code == 0)) {
-      char text[128] = {};
-      const int e = ERR_SYSTEM_ERROR(code) ? ERR_GET_REASON(code) : system;
-      return dead(Error(Errc::kIo, strerror_r(e, text, sizeof text), Source::kPeer, true));
+      return dead(system_error(ERR_SYSTEM_ERROR(code) ? ERR_GET_REASON(code) : system));
     }
     if (alert_sent == SSL_AD_CERTIFICATE_REQUIRED)
       return dead(Error(Errc::kNoCertificate, "the peer showed no certificate"));
@@ -176,7 +107,7 @@ struct Session::Impl {
   template <typename Call>
   Io run(Call call) {
     if (error) return {IoKind::kError, 0};
-    ERR_clear_error();
+    if (ERR_peek_error() != 0) ERR_clear_error();
     errno = 0;
     const int rc = call();
     if (rc > 0) return {IoKind::kOk, 0};
@@ -303,18 +234,18 @@ Session::~Session() = default;
 
 Result<std::unique_ptr<Session>> Session::on_fd(std::shared_ptr<const Context> context, int fd) {
   TRY_ASSIGN(auto impl, make(std::move(context)));
-  if (SSL_set_fd(impl->ssl.get(), fd) != 1)
-    return fail(Errc::kConfig, "descriptor: " + crypto::ossl_error(), Source::kInternal);
+  impl->socket = std::make_unique<Socket>(fd);
+  BIO* bio = socket_bio(*impl->socket);
+  if (bio == nullptr) return fail(Errc::kConfig, "out of memory", Source::kInternal);
+  SSL_set_bio(impl->ssl.get(), bio, bio);
   return std::unique_ptr<Session>(new Session(std::move(impl)));
 }
 
 Result<std::unique_ptr<Session>> Session::on_memory(std::shared_ptr<const Context> context) {
   TRY_ASSIGN(auto impl, make(std::move(context)));
-  BIO* bio = BIO_new(memory_method());
-  if (bio == nullptr) return fail(Errc::kConfig, "out of memory", Source::kInternal);
   impl->memory = std::make_unique<Memory>();
-  BIO_set_data(bio, impl->memory.get());
-  BIO_set_init(bio, 1);
+  BIO* bio = memory_bio(*impl->memory);
+  if (bio == nullptr) return fail(Errc::kConfig, "out of memory", Source::kInternal);
   SSL_set_bio(impl->ssl.get(), bio, bio);
   return std::unique_ptr<Session>(new Session(std::move(impl)));
 }
@@ -387,6 +318,18 @@ Io Session::write(ByteView from) {
   return io;
 }
 
+void Session::gather(bool on) {
+  impl_->socket->gather(on);
+}
+
+Io Session::flush() {
+  if (impl_->error) return {IoKind::kError, 0};
+  const int left = impl_->socket->flush();
+  if (left > 0) return {IoKind::kOk, 0};
+  if (left == 0) return {IoKind::kWantWrite, 0};
+  return impl_->dead(system_error(errno));
+}
+
 bool Session::has_pending() const {
   return !impl_->read_blocked && SSL_has_pending(impl_->ssl.get()) == 1;
 }
@@ -446,10 +389,17 @@ void Session::feed_end() {
   impl_->read_blocked = false;
 }
 Bytes Session::take_output() {
+  if (const ChunkPtr chunk = take_chunk(); chunk != nullptr) return to_bytes(chunk->view());
   return std::exchange(impl_->memory->out, {});
 }
+ChunkPtr Session::take_chunk() {
+  return std::move(impl_->memory->out_chunk);
+}
+void Session::use_pool(ChunkPool& pool) {
+  impl_->memory->pool = &pool;
+}
 bool Session::has_output() const {
-  return !impl_->memory->out.empty();
+  return !impl_->memory->out.empty() || impl_->memory->out_chunk != nullptr;
 }
 
 const PeerIdentity* Session::peer() const {

@@ -65,6 +65,11 @@ class Session {
   /// Takes at most one record's worth per call (n tells). Repeat with the same bytes after
   /// kWantRead/kWantWrite.
   Io write(ByteView from);
+  /// Socket form: while on, what leaves is gathered (64 KiB, then it is written out): for a turn
+  /// that writes several records. `flush` writes the rest; kWantWrite: again when the socket takes
+  /// more. Nothing else is written before it.
+  void gather(bool on);
+  Io flush();
   /// True while decrypted or complete undecrypted bytes wait inside.
   [[nodiscard]] bool has_pending() const;
   /// Sends close_notify; kOk when it left. Reading may go on.
@@ -87,6 +92,10 @@ class Session {
   /// No more ciphertext will come: reads then end in kEof or kTruncated.
   void feed_end();
   Bytes take_output();
+  /// The output, when it is one long record and there is a pool for such; null otherwise.
+  ChunkPtr take_chunk();
+  /// Long records leave in chunks of this pool; it must outlive the session.
+  void use_pool(ChunkPool& pool);
   [[nodiscard]] bool has_output() const;
 
   /// Verified peer, after the handshake; null when it showed no certificate (where that is

@@ -238,6 +238,26 @@ struct Stream::Impl : std::enable_shared_from_this<Stream::Impl> {
     return done;
   }
 
+  std::size_t gather(ByteView from) {
+    session->gather(true);
+    const std::size_t taken = write(from);
+    session->gather(false);
+    return taken;
+  }
+
+  bool flush() {
+    if (state != State::kOpen || ended) return false;
+    const Io io = session->flush();
+    if (io.ok()) return true;
+    if (io.kind == IoKind::kWantWrite) {
+      write_blocked = true;
+      update_interest();
+    } else {
+      end(reason(io.kind));
+    }
+    return false;
+  }
+
   void send_close_notify() {
     const Io io = session->shutdown();
     half_closing = io.kind == IoKind::kWantWrite;
@@ -331,6 +351,14 @@ std::size_t Stream::read(MutableBytes into) {
 std::size_t Stream::write(ByteView from) {
   impl_->loop.check_thread();
   return impl_->write(from);
+}
+
+std::size_t Stream::gather(ByteView from) {
+  impl_->loop.check_thread();
+  return impl_->gather(from);
+}
+bool Stream::flush() {
+  return impl_->flush();
 }
 
 void Stream::want_read(bool on) {

@@ -56,6 +56,11 @@ class Stream {
   /// Bytes taken; fewer than given means: on_writable will come. Small writes become small records:
   /// coalesce before.
   std::size_t write(ByteView from);
+  /// The same for a turn that writes several records: they leave together, at flush() at the
+  /// latest.
+  std::size_t gather(ByteView from);
+  /// False: on_writable will come.
+  bool flush();
   /// Stops and resumes on_readable (back-pressure). On at the start.
   void want_read(bool on);
   [[nodiscard]] bool wants_read() const;
