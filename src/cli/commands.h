@@ -33,7 +33,8 @@ struct UpOptions {
   std::string log;                ///< what the programs' --log gets; empty = as before
   bool detach = false;
   bool service = false;
-  std::string ca_key;  ///< pkcs11:..., not built yet
+  std::string ca_key;      ///< pkcs11:token=...: the CA keys of a new network are made there
+  std::string router_key;  ///< of a new network's router: tpm, tpm:... or pkcs11:...
 };
 Status up(const Common& common, const UpOptions& options);
 /// The part of `join` that stays: keeps the agent of a folder running.

@@ -134,12 +134,6 @@ Result<json::array> start_agent(const std::string& dir) {
 }
 
 Status join(const Common& c, const JoinOptions& o) {
-  if (o.key != "file")
-    return fail(Errc::kNotBuilt,
-                "--key " + o.key +
-                    ": hardware keys are not built yet; a file key is never used in their place"
-                    "\nonly --key file works today",
-                Source::kConfig);
   const std::string dir = device_dir(o.dir, c.context);
   if (fs::exists(dir + "/up.json"))
     return fail(
@@ -149,7 +143,8 @@ Status join(const Common& c, const JoinOptions& o) {
             "for another one name a folder with --dir",
         Source::kConfig);
   TRY(fits_a_socket(dir));
-  TRY_ASSIGN(const auto identity, enroll_into(dir, kIdentityFile, o.token, crypto::Role::kDevice));
+  TRY_ASSIGN(const auto identity,
+             enroll_into(dir, kIdentityFile, o.token, crypto::Role::kDevice, o.key));
   // Of a device that was enrolled again: the supervisor starts it with the new key.
   (void)ask_agent(dir, {{"request", "stop"}});
   json::object told{{"network", identity.network.str()},

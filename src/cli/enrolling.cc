@@ -13,6 +13,7 @@
 #include "base/fs.h"
 #include "cli/errors.h"
 #include "cli/supervisor.h"
+#include "crypto/open_key.h"
 #include "identity/enroll.h"
 #include "identity/token.h"
 
@@ -71,12 +72,18 @@ bool same_identity(const identity::Identity& old, const identity::Identity& fres
 }
 
 Result<identity::Identity> enroll_in_folder(const std::string& path, const identity::Token& token,
-                                            crypto::Role role) {
+                                            crypto::Role role, const std::string& key) {
   TRY_ASSIGN(const auto old, free_for(path, token));
   // A token works once: better to know now that what it brings can be kept.
   if (auto ok = fs::room_for(path, kRoom); !ok)
     return fail(std::move(ok).error().at("the token was not used"));
-  TRY_ASSIGN(auto identity, identity::blocking_enroll(token.text));
+  identity::EnrollOptions options;
+  if (!key.empty()) {
+    auto opened = crypto::open_or_make_key(key, crypto::KeyType::kP256);
+    if (!opened) return fail(std::move(opened).error().at("the token was not used"));
+    options.key = std::move(*opened);
+  }
+  TRY_ASSIGN(auto identity, identity::blocking_enroll(token.text, std::move(options)));
   if (identity.role != role) return fail(wrong_kind(identity.role, role, ""));
   if (old && !same_identity(*old, identity)) return fail(in_the_way(path, old->name));
   TRY(identity::save(identity, path));
@@ -96,7 +103,12 @@ std::vector<std::string> missing_folders(std::string dir) {
 }  // namespace
 
 Result<identity::Identity> enroll_into(const std::string& dir, const std::string& file,
-                                       const std::string& argument, crypto::Role role) {
+                                       const std::string& argument, crypto::Role role,
+                                       const std::string& key) {
+  std::string name;
+  if (key != "file") {
+    TRY_ASSIGN(name, crypto::hardware_name(key, dir));
+  }
   TRY_ASSIGN(const auto text, read_token(argument));
   TRY_ASSIGN(const auto token, identity::parse_token(text));
   // Only a hint, nothing is verified yet: what comes back is checked again.
@@ -112,9 +124,10 @@ Result<identity::Identity> enroll_into(const std::string& dir, const std::string
                 "cannot write in " + dir + ": " + std::strerror(errno) + "; the token was not used",
                 Source::kConfig);
   TRY_ASSIGN(const auto one_at_a_time, FolderLock::take(path + ".lock"));
-  auto identity = enroll_in_folder(path, token, role);
+  auto identity = enroll_in_folder(path, token, role, name);
   if (!identity && !missing.empty()) {
     ::unlink((path + ".lock").c_str());
+    ::unlink((dir + "/key.tpm").c_str());  // useless without the TPM, and without a certificate
     for (const auto& folder : missing) ::rmdir(folder.c_str());
   }
   return identity;

@@ -35,8 +35,6 @@ std::string_view error_name(Errc e) {
       return "cli.unreachable";
     case Errc::kVerify:
       return "cli.verify";
-    case Errc::kNotBuilt:
-      return "cli.not_built";
     case Errc::kRunning:
       return "cli.running";
     case Errc::kFailed:
@@ -55,7 +53,6 @@ Exit exit_of(std::string_view code) {
   // The first that fits; whole folders last.
   static constexpr std::array rules{
       Rule{"cli.usage", kUsage},
-      Rule{"cli.not_built", kUsage},
       Rule{"cli.no_context", kUsage},
       Rule{"cli.denied", kDenied},
       Rule{"cli.not_found", kNotFound},
@@ -74,6 +71,12 @@ Exit exit_of(std::string_view code) {
       Rule{"tls.io", kUnreachable},
       Rule{"tls.peer_refused", kDenied},
       Rule{"tls.", kVerifyFailed},
+      Rule{"crypto.bad_key_name", kUsage},
+      Rule{"crypto.module_missing", kNotFound},
+      Rule{"crypto.token_missing", kNotFound},
+      Rule{"crypto.key_missing", kNotFound},
+      Rule{"crypto.pin_", kDenied},
+      Rule{"crypto.key_operation", kFailed},
       Rule{"crypto.", kVerifyFailed},
       Rule{"loop.bad_address", kUsage},
       Rule{"loop.bind", kConflict},

@@ -29,7 +29,6 @@ enum class Errc : std::uint8_t {
   kConflict,
   kUnreachable,
   kVerify,
-  kNotBuilt,  ///< an option that does not exist yet
   kRunning,
   kFailed,
 };

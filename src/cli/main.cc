@@ -115,7 +115,10 @@ class Tree {
                  "Figures for Prometheus on Unix sockets in the folder: controller.metrics, ...");
     up->add_option("--log", a_.up.log, "Of the programs: json, text, debug, info, warn, error")
         ->check(CLI::IsMember({"json", "text", "debug", "info", "warn", "error"}));
-    up->add_option("--ca-key", a_.up.ca_key, "Keep the CA key in hardware (not built yet)");
+    up->add_option("--ca-key", a_.up.ca_key,
+                   "Make the CA keys of a new network in a token: pkcs11:token=...");
+    up->add_option("--router-key", a_.up.router_key,
+                   "Make the key of a new network's router in hardware: tpm or pkcs11:...");
     auto* down = command(app_, "down", "End what `up` or `join` keeps running",
                          "down --dir /var/lib/sallyport",
                          [this](const Common& c) { return cli::down(c, a_.dir); });
@@ -269,7 +272,7 @@ class Tree {
     dir(join, kAgentDirHelp);
     join->add_option(
         "--key", a_.join.key,
-        "Where the private key lives: file (default); tpm and pkcs11:URI are not built yet");
+        "Where the private key lives: file (default), tpm or pkcs11:token=...;object=...");
     join->add_flag("!--no-run", a_.join.run, "Do not start the agent");
     auto* start = command(app_, "start",
                           "Start the agent of a device that has joined: after `down`, a reboot",

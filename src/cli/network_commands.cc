@@ -131,6 +131,8 @@ Status make_network(const UpOptions& o) {
               {"--port", std::to_string(o.port), "--router",
                bracket(o.name) + ":" + std::to_string(o.router_port), "--router-identity",
                o.dir + "/router/identity.json", "--admin-identity", o.dir + "/admin.json"});
+  if (!o.ca_key.empty()) args.insert(args.end(), {"--ca-key", o.ca_key});
+  if (!o.router_key.empty()) args.insert(args.end(), {"--router-key", o.router_key});
   return run_to_end(sibling("sally-controller"), args);
 }
 
@@ -302,9 +304,6 @@ Status spawn_detached(const std::vector<std::string>& args, const std::string& l
 }
 
 Status up(const Common& c, const UpOptions& given) {
-  if (!given.ca_key.empty())
-    return fail(Errc::kNotBuilt, "--ca-key: CA keys live in files until hardware keys are built",
-                Source::kConfig);
   UpOptions o = given;
   if (o.dir.empty()) o.dir = context_dir(c.context);
   if (o.service) TRY(units_usable(o.dir));
@@ -318,6 +317,13 @@ Status up(const Common& c, const UpOptions& given) {
                 "the network in " + o.dir + " is up already\nsally status, or sally down",
                 Source::kConfig);
   const bool there = fs::exists(o.dir + "/controller");
+  if (there && (!o.ca_key.empty() || !o.router_key.empty()))
+    return fail(
+        Errc::kConflict,
+        "the network in " + o.dir +
+            " has its keys\nleave --ca-key and --router-key out, or make another network with "
+            "--dir",
+        Source::kConfig);
   if (there && fs::exists(o.dir + "/up.json")) {
     TRY(load_settings(o));
   } else {

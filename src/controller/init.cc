@@ -8,6 +8,7 @@
 #include "base/fs.h"
 #include "base/text.h"
 #include "controller/errc.h"
+#include "crypto/open_key.h"
 #include "identity/identity.h"
 #include "pki/authority.h"
 #include "pki/publish.h"
@@ -48,11 +49,19 @@ struct Build {
 
   // Key, leaf and the file that the other program reads.
   Status identity_file(const std::string& path, const store::Identity& i,
-                       const pki::Subject& subject) {
-    TRY_ASSIGN(const auto key, crypto::FileKey::generate(crypto::KeyType::kP256));
+                       const pki::Subject& subject, const std::string& hardware = {}) {
+    const auto parent = std::filesystem::path(path).parent_path().string();
+    if (!parent.empty() && !fs::exists(parent)) TRY(fs::make_dirs(parent, 0700));
+    crypto::SignerPtr key;
+    if (hardware.empty()) {
+      TRY_ASSIGN(key, crypto::FileKey::generate(crypto::KeyType::kP256));
+    } else {
+      TRY_ASSIGN(const auto name, crypto::hardware_name(hardware, parent));
+      TRY_ASSIGN(key, crypto::open_or_make_key(name, crypto::KeyType::kP256));
+    }
     TRY_ASSIGN(const auto issued, authority->issue(tx, subject, key->public_key(),
                                                    pki::profile_of(i.kind), now_ms, random));
-    TRY_ASSIGN(std::string pem, key->to_pem());
+    TRY_ASSIGN(std::string pem, key->stored());
     json::array routers;
     for (const auto& a : router_addresses) routers.emplace_back(a);
     const json::object file{{"ztAPI", url},
@@ -68,8 +77,6 @@ struct Build {
                                                    {"routers", std::move(routers)}}}};
     wipe(pem);
     std::string text = json::serialize(file) + "\n";
-    const auto parent = std::filesystem::path(path).parent_path().string();
-    if (!parent.empty() && !fs::exists(parent)) TRY(fs::make_dirs(parent, 0700));
     const auto written = fs::write_file_atomic(path, as_bytes(text), 0600);
     wipe(text);
     return written;
@@ -111,7 +118,8 @@ Result<InitResult> make_in(const std::string& work, const InitOptions& options, 
     TRY(tx->put_network({network.str(), options.name, result.url, now_ms}));
     TRY(tx->audit("system", "network.create", network.str(),
                   "{\"name\":" + json_quote(options.name) + "}"));
-    TRY_ASSIGN(auto authority, pki::Authority::create(*tx, network, keys, now_ms, random));
+    TRY_ASSIGN(auto authority,
+               pki::Authority::create(*tx, network, keys, now_ms, random, options.ca_key));
     result.root_sha256 = authority->root().sha256_hex();
     Build b{options.router_addresses, *tx, authority, now_ms, random, result.url};
     TRY(keys.secret("tokens", random));
@@ -143,7 +151,7 @@ Result<InitResult> make_in(const std::string& work, const InitOptions& options, 
       const store::RouterInfo info{router.id, options.router_addresses, subject.dns, subject.ips};
       TRY(tx->put_router_info(info));
       TRY(pki::publish_router(*tx, router, info));
-      TRY(b.identity_file(options.router_identity, router, subject));
+      TRY(b.identity_file(options.router_identity, router, subject, options.router_key));
       result.router_id = router.id;
     }
     TRY_ASSIGN(const auto admin,

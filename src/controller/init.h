@@ -30,6 +30,8 @@ struct InitOptions {
   std::vector<std::string>
       router_addresses;         ///< host:port as devices dial them; empty = no first router
   std::string router_identity;  ///< file to write
+  std::string router_key;       ///< in hardware: tpm, tpm:... or pkcs11:...; empty: in that file
+  std::string ca_key;  ///< pkcs11:token=...: root and issuing keys are made there; or empty
   std::string admin_name = "root";
   std::string admin_identity;  ///< file to write
   /// kRsa where C SDKs on mbedTLS must enrol (docs/compatible-enrolment.md H6).

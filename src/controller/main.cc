@@ -26,7 +26,8 @@ namespace {
 constexpr char kUsage[] =
     "usage: sally-controller init --dir D --name NET --host HOST --admin-identity FILE\n"
     "                        [--port 1280] [--rest-key p256|rsa] [--admin-name root]\n"
-    "                        [--router HOST:PORT --router-identity FILE [--router-name router-1]]\n"
+    "                        [--router HOST:PORT --router-identity FILE [--router-name router-1]\n"
+    "                         [--router-key tpm|pkcs11:...]] [--ca-key pkcs11:token=...]\n"
     "       sally-controller admin --dir D --admin-identity FILE [--admin-name root]\n"
     "       sally-controller --dir D [--listen ADDRESS:PORT] [--log debug|info|warn|error|json]\n"
     "                        [--metrics 127.0.0.1:PORT|unix:PATH] [--certificate-life SECONDS]\n"
@@ -79,11 +80,11 @@ class Options {
 
 int run_init(const std::vector<std::string>& args) {
   Options in;
-  if (const auto ok =
-          in.parse(args,
-                   {"--dir", "--name", "--host", "--port", "--rest-key", "--router",
-                    "--router-name", "--router-identity", "--admin-name", "--admin-identity"},
-                   {});
+  if (const auto ok = in.parse(
+          args,
+          {"--dir", "--name", "--host", "--port", "--rest-key", "--router", "--router-name",
+           "--router-identity", "--router-key", "--ca-key", "--admin-name", "--admin-identity"},
+          {});
       !ok)
     return usage(ok.error().context());
   InitOptions o;
@@ -99,6 +100,8 @@ int run_init(const std::vector<std::string>& args) {
   o.router_name = in.one("--router-name", o.router_name);
   o.router_addresses = in.all("--router");
   o.router_identity = in.one("--router-identity");
+  o.router_key = in.one("--router-key");
+  o.ca_key = in.one("--ca-key");
   o.admin_name = in.one("--admin-name", o.admin_name);
   o.admin_identity = in.one("--admin-identity");
   const auto made = init_network(o, system_clock(), system_random());

@@ -109,7 +109,7 @@ Result<std::string> make_csr(const Signer& signer, std::string_view common_name)
                                  -1, 0) != 1 ||
       X509_REQ_set_version(req.get(), X509_REQ_VERSION_1) != 1 ||
       X509_REQ_set_subject_name(req.get(), name.get()) != 1 ||
-      X509_REQ_set_pubkey(req.get(), signer.native()) != 1 ||
+      X509_REQ_set_pubkey(req.get(), signer.public_key().native()) != 1 ||
       X509_REQ_sign(req.get(), signer.native(), md) <= 0 ||
       PEM_write_bio_X509_REQ(bio.get(), req.get()) != 1)
     return fail(Errc::kKeyOperation, "certificate request: " + ossl_error(), Source::kLocal);

@@ -17,6 +17,20 @@ std::string_view error_name(Errc e) {
       return "crypto.key_operation";
     case Errc::kKeyMismatch:
       return "crypto.key_mismatch";
+    case Errc::kBadKeyName:
+      return "crypto.bad_key_name";
+    case Errc::kModuleMissing:
+      return "crypto.module_missing";
+    case Errc::kTokenMissing:
+      return "crypto.token_missing";
+    case Errc::kKeyMissing:
+      return "crypto.key_missing";
+    case Errc::kPinNeeded:
+      return "crypto.pin_needed";
+    case Errc::kPinRefused:
+      return "crypto.pin_refused";
+    case Errc::kKeyMayLeave:
+      return "crypto.key_may_leave";
     case Errc::kMalformed:
       return "crypto.malformed";
     case Errc::kTooLarge:

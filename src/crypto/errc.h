@@ -16,6 +16,14 @@ enum class Errc : std::uint8_t {
   kBadSignature,    ///< does not verify
   kKeyOperation,    ///< the signer failed
   kKeyMismatch,     ///< certificate and key do not belong together
+  // keys in tokens and chips
+  kBadKeyName,     ///< a name of a key that does not read (docs/hardware-keys.md)
+  kModuleMissing,  ///< the PKCS#11 library is not there, or is none
+  kTokenMissing,   ///< no such token, or no TPM
+  kKeyMissing,     ///< no such key in it
+  kPinNeeded,      ///< the token wants a PIN and the name says no file of it
+  kPinRefused,     ///< the token did not take the PIN; it is not tried again
+  kKeyMayLeave,    ///< the token would give the key away
   // certificates and requests
   kMalformed,        ///< not DER, not PEM, trailing bytes
   kTooLarge,         ///< past a size or count limit

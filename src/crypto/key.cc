@@ -3,6 +3,7 @@
 
 #include <openssl/core_names.h>
 #include <openssl/ec.h>
+#include <openssl/params.h>
 #include <openssl/pem.h>
 #include <openssl/rsa.h>
 
@@ -96,6 +97,23 @@ Result<PublicKey> PublicKey::from_native(evp_pkey_st* key) {
   const Sha256 h = sha256(impl->spki);
   std::copy_n(h.begin(), impl->id.size(), impl->id.begin());
   return PublicKey(std::move(impl));
+}
+
+Result<PublicKey> PublicKey::from_point(KeyType type, ByteView point) {
+  std::string group = type == KeyType::kP384 ? "P-384" : "P-256";
+  Bytes copy = to_bytes(point);
+  OSSL_PARAM params[] = {
+      OSSL_PARAM_construct_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, group.data(), 0),
+      OSSL_PARAM_construct_octet_string(OSSL_PKEY_PARAM_PUB_KEY, copy.data(), copy.size()),
+      OSSL_PARAM_construct_end()};
+  PkeyCtxPtr ctx(EVP_PKEY_CTX_new_from_name(nullptr, "EC", nullptr));
+  EVP_PKEY* raw = nullptr;
+  const bool ok = ctx && EVP_PKEY_fromdata_init(ctx.get()) == 1 &&
+                  EVP_PKEY_fromdata(ctx.get(), &raw, EVP_PKEY_PUBLIC_KEY, params) == 1;
+  ERR_clear_error();
+  const PkeyPtr key(raw);
+  if (!ok) return fail(Errc::kBadKey, "not a point of the curve");
+  return from_native(key.get());
 }
 
 std::string PublicKey::hash_hex() const {

@@ -29,6 +29,8 @@ class PublicKey {
   static Result<PublicKey> from_spki(ByteView der);
   /// Takes a reference of `key`.
   static Result<PublicKey> from_native(evp_pkey_st* key);
+  /// A point of P-256 or P-384, uncompressed (04 x y). kBadKey.
+  static Result<PublicKey> from_point(KeyType type, ByteView point);
 
   /// DER SubjectPublicKeyInfo.
   [[nodiscard]] const Bytes& spki() const { return impl_->spki; }
@@ -68,6 +70,11 @@ class Signer {
   [[nodiscard]] virtual const PublicKey& public_key() const = 0;
   /// Borrowed EVP_PKEY* with the private half (or a provider's handle to it), for TLS.
   [[nodiscard]] virtual evp_pkey_st* native() const = 0;
+  /// A signature may take longer than a loop can wait: see elsewhere.h.
+  [[nodiscard]] virtual bool slow() const { return false; }
+  /// What a file of mode 0600 keeps of it: PKCS#8 PEM of a key in memory, the name (key_name.h) of
+  /// one in hardware. The caller wipes it.
+  [[nodiscard]] virtual Result<std::string> stored() const = 0;
 };
 using SignerPtr = std::shared_ptr<const Signer>;
 
@@ -80,6 +87,7 @@ class FileKey final : public Signer {
   static Result<std::shared_ptr<const FileKey>> from_pem(std::string_view text);
   /// PKCS#8 PEM; the caller wipes it.
   [[nodiscard]] Result<std::string> to_pem() const;
+  [[nodiscard]] Result<std::string> stored() const override { return to_pem(); }
 
   [[nodiscard]] Result<Bytes> sign(ByteView message) const override;
   [[nodiscard]] const PublicKey& public_key() const override { return public_; }

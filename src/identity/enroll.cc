@@ -55,7 +55,7 @@ class EnrollingImpl final : public Enrolling {
  public:
   EnrollingImpl(loop::Loop& loop, const std::string& token, EnrollOptions options, OnEnrolled done)
       : loop_(loop),
-        options_(options),
+        options_(std::move(options)),
         clock_(options.clock != nullptr ? *options.clock : system_clock()),
         done_(std::move(done)),
         begin_(loop.timers(), [this] { step(ask_roots()); }) {
@@ -169,8 +169,10 @@ class EnrollingImpl final : public Enrolling {
   }
 
   Status request_certificate() {
-    TRY_ASSIGN(auto key, crypto::FileKey::generate(options_.key_type));
-    out_.key = std::move(key);
+    out_.key = options_.key;
+    if (out_.key == nullptr) {
+      TRY_ASSIGN(out_.key, crypto::FileKey::generate(options_.key_type));
+    }
     TRY_ASSIGN(auto csr, crypto::make_csr(*out_.key, token_.subject));
     http::RequestOptions o;
     o.method = "POST";
@@ -272,7 +274,7 @@ class EnrollingImpl final : public Enrolling {
 
 std::unique_ptr<Enrolling> enroll(loop::Loop& loop, const std::string& token, EnrollOptions options,
                                   OnEnrolled done) {
-  return std::make_unique<EnrollingImpl>(loop, token, options, std::move(done));
+  return std::make_unique<EnrollingImpl>(loop, token, std::move(options), std::move(done));
 }
 
 Result<Identity> blocking_enroll(const std::string& token, EnrollOptions options) {

@@ -14,6 +14,7 @@ namespace sally::identity {
 
 struct EnrollOptions {
   crypto::KeyType key_type = crypto::KeyType::kP256;
+  crypto::SignerPtr key = nullptr;   ///< the one to use, or null: a new one in memory
   std::int64_t timeout_ms = 30'000;  ///< per step
   const Clock* clock = nullptr;      ///< system clock when null
 };

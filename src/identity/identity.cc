@@ -5,6 +5,7 @@
 
 #include "base/fs.h"
 #include "base/text.h"
+#include "crypto/open_key.h"
 #include "http/message.h"
 #include "identity/json.h"
 
@@ -27,11 +28,24 @@ Result<std::string> material(const std::string& value, const char* what, Files f
     if (!text) return fail(Errc::kKeyUnavailable, std::string(what) + ": " + text.error().text());
     return text;
   }
-  // "pkcs11:", "keychain:", "tpm:": name the kind, never the value (it may hold a PIN).
+  // "keychain:" and the like: name the kind, never the value (it may hold a PIN).
   const std::string kind = value.substr(0, std::min<std::size_t>(value.find(':'), 16));
   return fail(Errc::kKeyUnavailable, std::string(what) + " of kind \"" +
                                          (printable_utf8(kind) ? kind : "?") +
                                          "\" cannot be used by this build");
+}
+
+Result<crypto::SignerPtr> open_key(const std::string& text, Files files) {
+  if (crypto::names_hardware(text) && files == Files::kFollow) {
+    auto key = crypto::open_key(text);
+    if (!key) return fail(std::move(key).error().at("id.key"));
+    return key;
+  }
+  TRY_ASSIGN(std::string pem, material(text, "key", files));
+  auto key = crypto::FileKey::from_pem(pem);
+  wipe(pem);
+  if (!key) return fail(Errc::kBadFile, "id.key: " + std::string(key.error().code()));
+  return crypto::SignerPtr(std::move(*key));
 }
 
 std::string without_path(std::string url) {
@@ -71,7 +85,7 @@ tls::ContextOptions Identity::client_options(std::vector<std::string> alpn, bool
 }
 
 Result<std::string> to_json(const Identity& identity) {
-  TRY_ASSIGN(std::string key, identity.key->to_pem());
+  TRY_ASSIGN(std::string key, identity.key->stored());
   std::vector<crypto::Certificate> authorities = identity.anchors;
   authorities.insert(authorities.end(), identity.issuing.begin(), identity.issuing.end());
   json::array routers;
@@ -117,11 +131,7 @@ Result<Identity> from_json(std::string_view text, Files files) {
   const std::string ca_text = text_at(*id, "ca");
   if (key_text.empty() || cert_text.empty() || ca_text.empty())
     return fail(Errc::kBadFile, "id needs key, cert and ca");
-  TRY_ASSIGN(std::string key_pem, material(key_text, "key", files));
-  auto key = crypto::FileKey::from_pem(key_pem);
-  wipe(key_pem);
-  if (!key) return fail(Errc::kBadFile, "id.key: " + std::string(key.error().code()));
-  out.key = std::move(*key);
+  TRY_ASSIGN(out.key, open_key(key_text, files));
   TRY_ASSIGN(const std::string cert_pem, material(cert_text, "cert", files));
   auto chain = crypto::Certificate::list_from_pem(cert_pem);
   if (!chain) return fail(Errc::kBadFile, "id.cert: " + chain.error().text());

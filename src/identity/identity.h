@@ -23,7 +23,7 @@ inline constexpr std::size_t kMaxFile = 256 * 1024;
 /// any thread. network, role and id always come from the leaf; the file may only repeat them.
 struct Identity {
   std::string controller;  ///< URL, without a trailing slash
-  crypto::FileKeyPtr key;
+  crypto::SignerPtr key;
   std::vector<crypto::Certificate> chain;    ///< leaf first, then issuing certificates
   std::vector<crypto::Certificate> anchors;  ///< roots believed
   std::vector<crypto::Certificate> issuing;  ///< known issuing certificates
@@ -46,8 +46,9 @@ struct Identity {
 /// docs/compatible-enrolment.md, plus "sally": {network, id, name, kind, controller,
 /// routers, card}. Holds the private key: wipe it.
 Result<std::string> to_json(const Identity& identity);
-/// Total. Accepts the forms of other clients too ("pem:", "file:///path", ztAPI with a path).
-/// kBadFile, kMismatch, kKeyUnavailable; not whether it is expired.
+/// Total. Accepts the forms of other clients too ("pem:", "file:///path", ztAPI with a path). A key
+/// in hardware (key_name.h) is opened. kBadFile, kMismatch, kKeyUnavailable, for hardware the codes
+/// of open_key.h; not whether it is expired. kRefuse: neither files nor hardware are touched.
 enum class Files : std::uint8_t { kFollow, kRefuse };
 Result<Identity> from_json(std::string_view text, Files files = Files::kFollow);
 

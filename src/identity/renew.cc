@@ -64,7 +64,8 @@ Renewer::Renewer(loop::Loop& loop, Random& random, std::string id, crypto::Role 
       current_(std::move(current)),
       hooks_(std::move(hooks)),
       timer_(loop.timers(), [this] { tick(); }),
-      backoff_(kFirstPauseMs) {}
+      backoff_(kFirstPauseMs),
+      signings_(loop) {}
 
 std::int64_t Renewer::life_ms() const {
   const auto& leaf = current_.chain.front();
@@ -94,8 +95,8 @@ void Renewer::plan() {
 void Renewer::on_up() {
   request_ = 0;  // its answer went with the older lane
   if (use_untold_) {
-    (void)ask(true);
     timer_.arm(kAnswerMs);
+    ask(true);
   } else {
     plan();
   }
@@ -118,6 +119,7 @@ bool Renewer::look() {
   log::info("identity.renewal_taken_over", {{"id", id_}, {"serial", there.serial_hex()}});
   current_ = std::move(*kept);
   request_ = 0;
+  ++signing_;
   wished_ms_ = 0;
   use_untold_ = true;
   backoff_.reset();
@@ -133,11 +135,8 @@ void Renewer::tick() {
   }
   if (!use_untold_ && hooks_.time_ms() < due_ms()) return plan();
   if (!use_untold_ && look()) return;
-  const Status asked = ask(use_untold_);
-  if (asked) return timer_.arm(kAnswerMs);
-  if (!asked.error().retry())
-    log::warn("identity.renewal_failed", {{"id", id_}, {"why", asked.error().text()}});
-  again(0);
+  timer_.arm(kAnswerMs);
+  ask(use_untold_);
 }
 
 // A tenth of what is left of the life at most: a short one cannot wait long.
@@ -151,24 +150,38 @@ void Renewer::again(std::int64_t at_least_ms) {
   timer_.arm(std::max(own, told));
 }
 
-Status Renewer::ask(bool use) {
+void Renewer::ask(bool use) {
   wire::RenewalRequest request{.network = anchors_.network,
                                .id = id_,
                                .serial = current_.chain.front().serial_hex(),
                                .csr = {},
                                .time_ms = hooks_.time_ms()};
-  if (!use) {
-    TRY_ASSIGN(const auto csr, crypto::make_csr(*current_.key, id_));
-    request.csr = to_bytes(as_bytes(csr));
+  signings_.run(
+      current_.key,
+      [request = std::move(request), use](const crypto::Signer& key) mutable -> Result<Bytes> {
+        if (!use) {
+          TRY_ASSIGN(const auto csr, crypto::make_csr(key, request.id));
+          request.csr = to_bytes(as_bytes(csr));
+        }
+        return trust::make_renewal(request, key);
+      },
+      // A later question, or another certificate, makes this one void.
+      [this, use, number = ++signing_](Result<Bytes> envelope) {
+        if (number == signing_) asked(use, std::move(envelope));
+      });
+}
+
+void Renewer::asked(bool use, Result<Bytes> envelope) {
+  if (!envelope) {
+    log::warn("identity.renewal_failed", {{"id", id_}, {"why", envelope.error().text()}});
+    return again(0);
   }
-  TRY_ASSIGN(auto envelope, trust::make_renewal(request, *current_.key));
   std::uint64_t number = 0;
   while (number == 0) number = random_.below(UINT64_MAX);
-  if (!hooks_.send({.request = number, .id = {}, .serial = {}, .envelope = std::move(envelope)}))
-    return fail(Errc::kBusy, "no lane", Source::kLocal, true);
+  if (!hooks_.send({.request = number, .id = {}, .serial = {}, .envelope = std::move(*envelope)}))
+    return again(0);  // no lane
   request_ = number;
   tells_use_ = use;
-  return {};
 }
 
 Result<Credential> Renewer::check(const wire::Renewed& answer) const {

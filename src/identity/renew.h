@@ -12,6 +12,7 @@
 #include "crypto/certificate.h"
 #include "crypto/key.h"
 #include "crypto/path.h"
+#include "identity/signing.h"
 #include "loop/loop.h"
 #include "trust/trust.h"
 #include "wire/messages.h"
@@ -71,7 +72,8 @@ class Renewer {
  private:
   void plan();
   void tick();
-  [[nodiscard]] Status ask(bool use);
+  void ask(bool use);
+  void asked(bool use, Result<Bytes> envelope);
   void again(std::int64_t at_least_ms);
   [[nodiscard]] Result<Credential> check(const wire::Renewed& answer) const;
   void told_no(const wire::Renewed& answer);
@@ -86,6 +88,8 @@ class Renewer {
   Hooks hooks_;
   loop::Timer timer_;
   Backoff backoff_;
+  Signings signings_;
+  std::uint64_t signing_ = 0;  ///< the newest request that is being signed
   std::uint64_t request_ = 0;  ///< that we wait for; 0 = none
   bool tells_use_ = false;     ///< it is for a use
   bool use_untold_ = false;

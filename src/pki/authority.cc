@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "crypto/key_name.h"
+
 namespace sally::pki {
 namespace {
 
@@ -113,19 +115,32 @@ int lifetime_days(Profile profile) {
 }
 
 Result<AuthorityPtr> Authority::create(store::Transaction& tx, const NetworkId& network,
-                                       const KeyDir& keys, std::int64_t now_ms, Random& random) {
+                                       const KeyDir& keys, std::int64_t now_ms, Random& random,
+                                       const std::string& token) {
   const std::int64_t now_s = now_ms / 1000;
   TRY_ASSIGN(const auto existing, tx.authorities());
   if (!existing.empty())
     return fail(Errc::kExists, "the network has its authorities", Source::kConfig);
 
-  TRY_ASSIGN(const auto root_key, keys.create("root", crypto::KeyType::kP384));
+  const auto reference = [&](const std::string& name) {
+    const auto query = std::min(token.find('?'), token.size());
+    return token.empty() ? name
+                         : token.substr(0, query) + ";object=" + network.str() + "-" + name +
+                               token.substr(query);
+  };
+  if (!token.empty()) {
+    TRY_ASSIGN(const auto one, crypto::parse_key_name(reference("root")));
+    if (one.kind != crypto::KeyName::Kind::kPkcs11 || !one.id.empty())
+      return fail(crypto::Errc::kBadKeyName, "CA keys go into a PKCS#11 token: pkcs11:token=NAME",
+                  Source::kConfig);
+  }
+  TRY_ASSIGN(const auto root_key, keys.create(reference("root"), crypto::KeyType::kP384));
   TRY_ASSIGN(auto root,
              crypto::sign_certificate(ca_spec(network, "Sallyport Root 1", now_s, 20),
                                       root_key->public_key(), nullptr, *root_key, random));
   const auto issuing = [&](const std::string& name, const std::string& cn,
                            std::uint32_t eku) -> Result<Issuer> {
-    TRY_ASSIGN(auto key, keys.create(name, crypto::KeyType::kP256));
+    TRY_ASSIGN(auto key, keys.create(reference(name), crypto::KeyType::kP256));
     auto spec = ca_spec(network, cn, now_s, 5);
     spec.path_length = 0;
     spec.eku = eku;
@@ -139,7 +154,7 @@ Result<AuthorityPtr> Authority::create(store::Transaction& tx, const NetworkId& 
 
   const auto row = [&](const std::string& name, const std::string& purpose,
                        const crypto::Certificate& cert) {
-    return store::Authority{name, purpose, 1, cert.der(), name, now_ms};
+    return store::Authority{name, purpose, 1, cert.der(), reference(name), now_ms};
   };
   TRY(tx.put_authority(row("root", "root", root)));
   TRY(tx.put_authority(row("devices-1", "devices", devices.certificate)));

@@ -49,11 +49,13 @@ struct Issued {
 class Authority {
  public:
   /// Root (P-384, 20 years), `devices` and `infrastructure` (P-256, 5 years, path length 0) in
-  /// generation 1: key files, rows and one audit row. The caller commits.
+  /// generation 1: keys, rows and one audit row. The caller commits. `token`: the keys are made in
+  /// this PKCS#11 token (a name without an object), called after network and purpose.
   static Result<std::shared_ptr<const Authority>> create(store::Transaction& tx,
                                                          const NetworkId& network,
                                                          const KeyDir& keys, std::int64_t now_ms,
-                                                         Random& random);
+                                                         Random& random,
+                                                         const std::string& token = {});
   /// From rows and key files; the root's key is not read.
   static Result<std::shared_ptr<const Authority>> load(const store::Transaction& tx,
                                                        const NetworkId& network,

@@ -5,6 +5,7 @@
 
 #include "base/fs.h"
 #include "base/text.h"
+#include "crypto/open_key.h"
 #include "pki/errc.h"
 
 namespace sally::pki {
@@ -24,7 +25,8 @@ Result<std::string> KeyDir::read(const std::string& path) const {
   return fs::read_text(path, 64 * 1024);
 }
 
-Result<crypto::FileKeyPtr> KeyDir::create(std::string_view name, crypto::KeyType type) const {
+Result<crypto::SignerPtr> KeyDir::create(std::string_view name, crypto::KeyType type) const {
+  if (crypto::names_hardware(name)) return crypto::make_key(name, type);
   if (!valid_name(name)) return fail(Errc::kKeyFile, "key name", Source::kInternal);
   if (fs::exists(file(name))) return fail(Errc::kExists, "key file " + file(name), Source::kConfig);
   TRY(fs::make_dirs(path_, 0700));
@@ -36,7 +38,8 @@ Result<crypto::FileKeyPtr> KeyDir::create(std::string_view name, crypto::KeyType
   return key;
 }
 
-Result<crypto::FileKeyPtr> KeyDir::load(std::string_view name) const {
+Result<crypto::SignerPtr> KeyDir::load(std::string_view name) const {
+  if (crypto::names_hardware(name)) return crypto::open_key(name);
   if (!valid_name(name)) return fail(Errc::kKeyFile, "key name", Source::kConfig);
   TRY_ASSIGN(std::string pem, read(file(name)));
   auto key = crypto::FileKey::from_pem(pem);

@@ -18,6 +18,13 @@ Circuit::Circuit(loop::Loop& loop, Role role, CircuitId id, std::unique_ptr<tls:
                  Opening opening)
     : loop_(loop), opening_(std::move(opening)), end_(role), id_(id), session_(std::move(session)) {
   session_->use_pool(*opening_.pool);
+  session_->on_key([this, alive = alive_] {
+    (void)loop_.post(
+        [this, alive] {
+          if (*alive) key_has_signed();
+        },
+        true);
+  });
 }
 
 Circuit::~Circuit() {
@@ -51,6 +58,13 @@ void Circuit::start() {
   send_due(false);
 }
 
+// The dialing end's signature is its last flight; the host's is in its answer, which the engine
+// waits for.
+void Circuit::key_has_signed() {
+  if (opening_.on_signed) return opening_.on_signed(*this);
+  after_receive();
+}
+
 void Circuit::continue_handshake() {
   while (!open_ && !over_) {
     const tls::Io io = session_->handshake();
@@ -60,6 +74,7 @@ void Circuit::continue_handshake() {
       opening_.on_open(*this);
       return;
     }
+    if (io.kind == tls::IoKind::kWantKey) return push_output();
     if (io.kind != tls::IoKind::kWantRead) {
       push_output();  // the alert; the peer may read it before the RESET
       const auto& verify = session_->verify_error();
@@ -135,6 +150,7 @@ Circuit::ReadResult Circuit::read(MutableBytes into) {
         // FIN without close_notify: somebody cut the stream (docs/wire-protocol.md).
         die(Error(Errc::kReset, "the stream was cut: it ended without close_notify"));
         return {ReadKind::kNothing};
+      case tls::IoKind::kWantKey:  // of handshakes only
       case tls::IoKind::kTruncated:
       case tls::IoKind::kError: {
         const auto& error = session_->error();

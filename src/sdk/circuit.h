@@ -53,6 +53,8 @@ class Circuit final : public lane::Attachment {
     /// The dialing end: the host's answer came (payload: SetupOkFrame); verify it, then
     /// accept_answer.
     std::function<Status(Circuit&, ByteView)> on_answer;
+    /// The hosting end: the session's first flight goes on, its slow key has signed.
+    std::function<void(Circuit&)> on_signed{};
     /// Both: the inner handshake is over and the peer is proven.
     std::function<void(Circuit&)> on_open;
     /// Both: it failed before that.
@@ -118,6 +120,7 @@ class Circuit final : public lane::Attachment {
   bool next_frame(Out& out) override;
 
  private:
+  void key_has_signed();
   void continue_handshake();
   void feed_next();
   void push_output();

@@ -21,6 +21,7 @@ struct Engine::Dial {
   Bytes app_data;
   DialDone done;
   std::unique_ptr<loop::Timer> deadline;
+  bool begun = false;                // its proof is signed, or is being signed
   std::unique_ptr<Circuit> circuit;  // from SETUP to the end of the inner handshake
   std::optional<trust::VerifiedRecord> record;
   std::optional<trust::VerifiedCard> host_card;

@@ -23,6 +23,7 @@ Engine::Engine(loop::Loop& loop, Random& random, Material material,
       random_(random),
       material_(std::move(material)),
       on_event_(std::move(on_event)),
+      signings_(loop),
       renewer_(loop, random, material_.id, crypto::Role::kDevice, material_.anchors,
                {material_.chain, material_.key},
                {.send =
@@ -289,7 +290,7 @@ void Engine::try_dials() {
   if (!online() || !services_known_ || card_.empty()) return;
   std::vector<std::uint64_t> waiting;
   for (const auto& [id, dial] : dials_) {
-    if (dial->circuit == nullptr) waiting.push_back(id);
+    if (!dial->begun) waiting.push_back(id);
   }
   for (const std::uint64_t id : waiting) {
     const auto it = dials_.find(id);
@@ -328,10 +329,31 @@ void Engine::begin_dial(Dial& dial, const KnownService* service) {
                     .leaf = material_.chain.front().der(),
                     .issuing = material_.chain.size() > 1 ? material_.chain[1].der() : Bytes{},
                     .card = card_};
-  auto proof = trust::make_dial_proof(setup, lane_->peer().id(), lane_->time_ms(), *material_.key);
-  if (!proof) return end_dial(id, fail(Errc::kInternal, proof.error().text()));
-  setup.proof = std::move(*proof);
+  dial.begun = true;
+  const std::string router = lane_->peer().id();
+  auto proof_of = [setup, router, now = lane_->time_ms()](const crypto::Signer& key) {
+    return trust::make_dial_proof(setup, router, now, key);
+  };
+  signings_.run(material_.key, std::move(proof_of),
+                [this, id, router, setup = std::move(setup),
+                 session = std::move(*session)](Result<Bytes> proof) mutable {
+                  const auto it = dials_.find(id);
+                  if (it == dials_.end()) return;
+                  if (!proof) {
+                    log::error("sdk.key_failed", {{"why", proof.error().text()}});
+                    return end_dial(id, fail(Errc::kIdentity, proof.error().text()));
+                  }
+                  if (!online() || lane_->peer().id() != router) {
+                    it->second->begun = false;  // another lane meanwhile, another proof
+                    return try_dials();
+                  }
+                  setup.proof = std::move(*proof);
+                  send_dial(id, std::move(setup), std::move(session));
+                });
+}
 
+void Engine::send_dial(std::uint64_t id, wire::Setup setup, std::unique_ptr<tls::Session> session) {
+  Dial& dial = *dials_.at(id);
   Circuit::Opening opening{
       .on_answer = [this, id](Circuit& c, ByteView payload) -> Status {
         const auto it = dials_.find(id);
@@ -355,8 +377,8 @@ void Engine::begin_dial(Dial& dial, const KnownService* service) {
       .on_failed = [this, id](Circuit&, const Error& why) { end_dial(id, fail(why)); },
       .pool = pool_,
       .lingering = lingering_};
-  dial.circuit = std::make_unique<Circuit>(loop_, Circuit::Role::kDialer, circuit_id,
-                                           std::move(*session), std::move(opening));
+  dial.circuit = std::make_unique<Circuit>(loop_, Circuit::Role::kDialer, setup.circuit,
+                                           std::move(session), std::move(opening));
   if (!lane_->attach(*dial.circuit))
     return end_dial(id,
                     fail(Errc::kBusy, "too many streams on this connection", Source::kLocal, true));

@@ -16,6 +16,7 @@
 #include "base/random.h"
 #include "base/text.h"
 #include "identity/renew.h"
+#include "identity/signing.h"
 #include "lane/lane.h"
 #include "sdk/circuit.h"
 #include "trust/circuit.h"
@@ -129,6 +130,7 @@ class Engine final : public lane::LaneOwner {
     std::uint32_t attempt = 0;
     std::uint64_t binding = 0;
     Caller caller;
+    bool offered = false;  // to the program
     bool welcomed = false;
     std::unique_ptr<loop::Timer> deadline;
   };
@@ -145,6 +147,7 @@ class Engine final : public lane::LaneOwner {
 
   void try_dials();
   void begin_dial(Dial& dial, const KnownService* service);
+  void send_dial(std::uint64_t id, wire::Setup setup, std::unique_ptr<tls::Session> session);
   Status on_answer(Dial& dial, Circuit& circuit, ByteView payload);
   void end_dial(std::uint64_t id, Result<std::unique_ptr<Circuit>> result);
 
@@ -153,6 +156,8 @@ class Engine final : public lane::LaneOwner {
   void on_bind_reply(const wire::BindReply& reply);
   [[nodiscard]] std::optional<wire::SetupCode> receive_setup(std::uint32_t label, ByteView payload,
                                                              wire::SetupErr& err);
+  [[nodiscard]] std::optional<wire::SetupCode> offer(std::uint64_t request);
+  void resume_incoming(std::uint64_t request);
   void answer_caller(std::uint64_t request, std::optional<Error> refused);
   void tell_gone(std::uint64_t binding, std::uint64_t request, const Caller& caller);
   void incoming_open(std::uint64_t request);
@@ -175,6 +180,7 @@ class Engine final : public lane::LaneOwner {
   std::uint64_t connects_ = 0;
   std::unique_ptr<tls::Dialing> dialing_;
   std::unique_ptr<lane::Lane> lane_;
+  identity::Signings signings_;
   identity::Renewer renewer_;
   loop::Timer retry_timer_;
   std::size_t next_router_ = 0;

@@ -72,19 +72,31 @@ void Engine::send_bind(Binding& binding, const KnownService& service) {
                               .instance = binding.instance,
                               .router = lane_->peer().id(),
                               .time_ms = lane_->time_ms()};
-  auto sealed = trust::make_bind_proof(proof, *material_.key);
-  if (!sealed) {
-    binding.error = Error(Errc::kInternal, sealed.error().text());
-    return;
-  }
   binding.request = next_id_++;
   binding.bound_as = service.record->id;
   binding.error = Error(Errc::kUnreachable, "the router has not answered yet", Source::kPeer, true);
-  lane_->send_control({wire::Bind{.request = binding.request,
-                                  .service = proof.service,
-                                  .instance = binding.instance,
-                                  .proof = std::move(*sealed),
-                                  .cost = binding.cost}});
+  signings_.run(
+      material_.key,
+      [proof](const crypto::Signer& key) { return trust::make_bind_proof(proof, key); },
+      [this, proof, request = binding.request](Result<Bytes> sealed) {
+        const auto it = std::ranges::find_if(
+            bindings_, [&](const auto& b) { return b.second.request == request; });
+        // Unbound, or asked again on another lane, while the key signed.
+        if (it == bindings_.end() || !online() || lane_->peer().id() != proof.router ||
+            it->second.bound_as != proof.service)
+          return;
+        if (!sealed) {
+          log::error("sdk.key_failed", {{"why", sealed.error().text()}});
+          it->second.bound_as.clear();
+          it->second.error = Error(Errc::kIdentity, sealed.error().text());
+          return;
+        }
+        lane_->send_control({wire::Bind{.request = request,
+                                        .service = proof.service,
+                                        .instance = proof.instance,
+                                        .proof = std::move(*sealed),
+                                        .cost = it->second.cost}});
+      });
 }
 
 void Engine::on_bind_reply(const wire::BindReply& reply) {
@@ -169,13 +181,6 @@ std::optional<wire::SetupCode> Engine::receive_setup(std::uint32_t label, ByteVi
   // The inner handshake must prove the very device whose card was checked.
   (*session)->expect_peer(tls::Role::kDevice, dial->caller.id);
   (*session)->feed(setup->client_hello);
-  const tls::Io io = (*session)->handshake();
-  const std::string sni = setup->circuit.hex() + "." + setup->service;
-  if (io.kind != tls::IoKind::kWantRead || !(*session)->has_output())
-    return refuse(wire::SetupCode::kE2eParameters, "inner ClientHello not accepted");
-  if ((*session)->sni() != sni)
-    return refuse(wire::SetupCode::kInvalid, "inner SNI names another circuit or service");
-
   const std::uint64_t request = next_id_++;
   auto incoming = std::make_unique<Incoming>();
   incoming->label = label;
@@ -190,6 +195,7 @@ std::optional<wire::SetupCode> Engine::receive_setup(std::uint32_t label, ByteVi
           .on_answer = [](Circuit&, ByteView) -> Status {
             return fail(Errc::kVerify, "an answer to a host");
           },
+          .on_signed = [this, request](Circuit&) { resume_incoming(request); },
           .on_open = [this, request](Circuit&) { incoming_open(request); },
           .on_failed = [this, request](Circuit&,
                                        const Error& why) { incoming_failed(request, why); },
@@ -200,8 +206,36 @@ std::optional<wire::SetupCode> Engine::receive_setup(std::uint32_t label, ByteVi
     incoming_failed(request, Error(Errc::kTimeout, "the caller did not finish its handshake"));
   });
   incoming->deadline->arm(kIncomingMs);
-  const Caller caller = incoming->caller;
   incoming_.emplace(request, std::move(incoming));
+  auto refused = offer(request);
+  if (refused) incoming_.erase(request);
+  return refused;
+}
+
+// The inner handshake to the end of our first flight, then the caller goes to the program. A slow
+// key signs meanwhile: resume_incoming comes here again.
+std::optional<wire::SetupCode> Engine::offer(std::uint64_t request) {
+  Incoming& in = *incoming_.at(request);
+  const auto refuse = [&](wire::SetupCode code, const std::string& why) {
+    log::warn(
+        "sdk.caller_refused",
+        {{"circuit", in.setup.circuit.hex()}, {"code", wire::setup_code_name(code)}, {"why", why}});
+    return std::optional(code);
+  };
+  tls::Session& session = in.circuit->session();
+  const tls::Io io = session.handshake();
+  if (io.kind == tls::IoKind::kWantKey) return std::nullopt;
+  if (io.kind != tls::IoKind::kWantRead || !session.has_output())
+    return refuse(wire::SetupCode::kE2eParameters,
+                  "inner ClientHello not accepted" +
+                      (session.error() ? ": " + session.error()->text() : std::string()));
+  if (session.sni() != in.setup.circuit.hex() + "." + in.setup.service)
+    return refuse(wire::SetupCode::kInvalid, "inner SNI names another circuit or service");
+  const auto bound = bindings_.find(in.binding);
+  if (bound == bindings_.end())
+    return refuse(wire::SetupCode::kNoTerminator, "not hosted here any more");
+  const Caller caller = in.caller;
+  in.offered = true;
   bound->second.host->on_caller(request, caller,
                                 [this, request, binding = bound->first, caller,
                                  alive = alive_](std::optional<Error> refused) {
@@ -213,6 +247,22 @@ std::optional<wire::SetupCode> Engine::receive_setup(std::uint32_t label, ByteVi
                                     tell_gone(binding, request, caller);
                                 });
   return std::nullopt;
+}
+
+void Engine::resume_incoming(std::uint64_t request) {
+  const auto it = incoming_.find(request);
+  if (it == incoming_.end() || it->second->offered || !online()) return;
+  const auto refused = offer(request);
+  if (!refused) return;
+  const Incoming& in = *it->second;
+  lane_->send_setup_err(in.label, {.circuit = in.setup.circuit,
+                                   .attempt = in.attempt,
+                                   .hop = material_.id,
+                                   .code = *refused,
+                                   .text = {}});
+  // In a turn of its own: the circuit is on the stack.
+  loop_.defer([in = std::shared_ptr<Incoming>(std::move(it->second))] { in->circuit.reset(); });
+  incoming_.erase(it);
 }
 
 void Engine::answer_caller(std::uint64_t request, std::optional<Error> refused) {

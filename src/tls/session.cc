@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "crypto/elsewhere.h"
 #include "tls/context_impl.h"
 #include "tls/transport.h"
 #include "tls/verify.h"
@@ -50,6 +51,8 @@ struct Session::Impl {
   std::optional<Error> verify_error;
   int alert_sent = -1;
   int alert_received = -1;
+  std::unique_ptr<crypto::Pausing> pausing;  // of a slow key, until the handshake is done
+  bool waits_for_key = false;
   bool done = false;           // handshake
   bool read_blocked = false;   // the last read found no complete record
   bool write_blocked = false;  // a record is partly out
@@ -75,6 +78,9 @@ struct Session::Impl {
         return {IoKind::kWantRead, 0};
       case SSL_ERROR_WANT_WRITE:
         return {IoKind::kWantWrite, 0};
+      case SSL_ERROR_WANT_ASYNC:
+        waits_for_key = true;
+        return {IoKind::kWantKey, 0};
       case SSL_ERROR_ZERO_RETURN:
         return {IoKind::kEof, 0};
       default:
@@ -85,6 +91,7 @@ struct Session::Impl {
         (what == SSL_ERROR_SSL && ERR_GET_REASON(code) == SSL_R_UNEXPECTED_EOF_WHILE_READING) ||
         (what == SSL_ERROR_SYSCALL && code == 0 && system == 0);
     const std::string reason = crypto::ossl_error();
+    if (pausing && pausing->error) return dead(*pausing->error);
     if (verify_error) {
       return dead(Error(Errc::kCertificate, verify_error->text()));
     }
@@ -109,6 +116,8 @@ struct Session::Impl {
     if (error) return {IoKind::kError, 0};
     if (ERR_peek_error() != 0) ERR_clear_error();
     errno = 0;
+    waits_for_key = false;
+    const crypto::Pausing::Scope scope(pausing.get());
     const int rc = call();
     if (rc > 0) return {IoKind::kOk, 0};
     return classify(rc);
@@ -220,6 +229,9 @@ Result<std::unique_ptr<Session::Impl>> make(std::shared_ptr<const Context> conte
   SSL* ssl = impl->ssl.get();
   SSL_set_app_data(ssl, impl.get());
   if (impl->options().inner) SSL_set_max_send_fragment(ssl, kInnerFragment);
+  if (impl->options().key != nullptr && impl->options().key->slow()) {
+    impl->pausing = std::make_unique<crypto::Pausing>();
+  }
   if (impl->server())
     SSL_set_accept_state(ssl);
   else
@@ -230,7 +242,28 @@ Result<std::unique_ptr<Session::Impl>> make(std::shared_ptr<const Context> conte
 }  // namespace
 
 Session::Session(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-Session::~Session() = default;
+Session::~Session() {
+  abandon();
+}
+
+void Session::abandon() {
+  if (!impl_->waits_for_key) return;
+  // Its call into the library has to end before the library lets go of it: with a signature that
+  // failed, and an alert that nobody hears.
+  impl_->pausing->given_up = true;
+  SSL_set_bio(impl_->ssl.get(), BIO_new(BIO_s_null()), BIO_new(BIO_s_null()));
+  impl_->memory.reset();
+  const crypto::Pausing::Scope scope(impl_->pausing.get());
+  (void)SSL_do_handshake(impl_->ssl.get());
+  impl_->waits_for_key = false;
+  ERR_clear_error();
+}
+
+void Session::on_key(std::function<void()> wake) {
+  if (!impl_->pausing) return;
+  impl_->pausing->wake = std::move(wake);
+  SSL_set_mode(impl_->ssl.get(), SSL_MODE_ASYNC);
+}
 
 Result<std::unique_ptr<Session>> Session::on_fd(std::shared_ptr<const Context> context, int fd) {
   TRY_ASSIGN(auto impl, make(std::move(context)));
@@ -283,6 +316,10 @@ Io Session::handshake() {
       alpn().empty())
     return impl_->dead(Error(Errc::kHandshake, "the server chose no application protocol"));
   impl_->done = true;
+  if (impl_->pausing) {
+    SSL_clear_mode(impl_->ssl.get(), SSL_MODE_ASYNC);
+    impl_->pausing.reset();
+  }
   return io;
 }
 

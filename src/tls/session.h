@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -23,6 +24,7 @@ enum class IoKind : std::uint8_t {
   kOk,
   kWantRead,
   kWantWrite,
+  kWantKey,    ///< handshake only: the key signs elsewhere; go on when `on_key` calls
   kEof,        ///< the peer's close_notify: an honest end
   kTruncated,  ///< the transport ended without close_notify
   kError,      ///< see `Session::error()`; the session is dead
@@ -56,8 +58,11 @@ class Session {
   /// Before the handshake: the peer's id must be this one.
   void expect_peer(Role role, std::string id);
 
+  /// Where our key is slow (crypto::Signer::slow), the handshake waits for it with kWantKey, and
+  /// `wake` is called from another thread when it is to be gone on with; never after abandon().
+  void on_key(std::function<void()> wake);
   /// kOk when finished. A server on memory produces its whole first flight in the call that sees
-  /// the ClientHello.
+  /// the ClientHello, unless that says kWantKey.
   Io handshake();
   [[nodiscard]] bool handshaken() const;
   /// At most one record per call.
@@ -84,6 +89,10 @@ class Session {
   /// Default 2^23 records.
   void set_key_update_every(std::uint64_t records);
   void set_max_fragment(std::size_t bytes);
+
+  /// The transport goes, now: a signature that is being waited for is given up. Only destruction
+  /// makes sense after it.
+  void abandon();
 
   /// Memory form.
   void feed(ByteView ciphertext);

@@ -45,7 +45,8 @@ struct Stream::Impl : std::enable_shared_from_this<Stream::Impl> {
   bool read_wants_write = false;
   bool half_closing = false;  // close_notify of our direction not out yet
   bool step_queued = false;   // a step of the handshake waits for its turn
-  bool pump_due = false;      // announce pending bytes in a later turn
+  bool waits_for_key = false;
+  bool pump_due = false;  // announce pending bytes in a later turn
   bool finish_due = false;
   std::optional<Error> ended;  // why there is nothing more to read or write
   std::size_t discarded = 0;
@@ -58,6 +59,17 @@ struct Stream::Impl : std::enable_shared_from_this<Stream::Impl> {
       if (state != State::kDead) update_interest();
     });
     deadline.arm(limits.handshake_ms);
+    session->on_key([this, weak = weak_from_this()] {
+      (void)loop.post(
+          [weak] {
+            const auto self = weak.lock();
+            if (!self || self->state == State::kDead) return;
+            self->waits_for_key = false;
+            self->step_handshake();
+            if (self->state != State::kDead) self->update_interest();
+          },
+          true);
+    });
     later([](Impl& i) { i.step_handshake(); });
   }
 
@@ -77,6 +89,7 @@ struct Stream::Impl : std::enable_shared_from_this<Stream::Impl> {
     handler = nullptr;
     deadline.cancel();
     watcher.reset();
+    session->abandon();
     fd.reset();
   }
 
@@ -86,7 +99,7 @@ struct Stream::Impl : std::enable_shared_from_this<Stream::Impl> {
     bool w = write_blocked;
     switch (state) {
       case State::kHandshake:
-        r = !write_blocked && !step_queued;
+        r = !write_blocked && !step_queued && !waits_for_key;
         w = w && !step_queued;
         break;
       case State::kOpen:
@@ -134,6 +147,8 @@ struct Stream::Impl : std::enable_shared_from_this<Stream::Impl> {
     if (state != State::kHandshake) return;
     const Io io = session->handshake();
     write_blocked = io.kind == IoKind::kWantWrite;
+    waits_for_key = io.kind == IoKind::kWantKey;
+    if (waits_for_key) return;
     if (io.kind == IoKind::kWantRead || io.kind == IoKind::kWantWrite) {
       if (session->bytes_in() > limits.handshake_bytes)
         finish(Error(Errc::kTooMuch, "more bytes than a handshake needs"));

@@ -106,18 +106,20 @@ def pids_of(folder):
 
 
 class Device:
-    def __init__(self, net, name, tags, run):
+    def __init__(self, net, name, tags, run, key="file", env=None):
         self.net, self.name, self.dir = net, name, net.dir / f"dev-{name}"
+        self.env = env or {}
         token = net.sally("device", "add", name, *[x for t in tags for x in ("--tag", t)])[0]
         self.id, self.token = token["id"], token["token"]
-        sally("join", self.token, "--dir", self.dir, "--no-run")
+        sally("join", self.token, "--dir", self.dir, "--no-run", "--key", key, env=self.env)
         self.identity = self.dir / "identity.json"
         self.process = None
         if run:
             self.start()
 
     def start(self):
-        self.process = subprocess.Popen([SALLY, "supervise", "--dir", str(self.dir)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen([SALLY, "supervise", "--dir", str(self.dir)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                        env={**os.environ, **self.env})
         wait_for(lambda: self.status().get("online"), what=f"{self.name} on line")
 
     def stop(self):
@@ -164,8 +166,8 @@ class Net:
     def sally(self, *args, **kwargs):
         return sally("--context", self.context, *args, **kwargs)
 
-    def device(self, name, tags=(), run=True):
-        device = Device(self, name, tags, run)
+    def device(self, name, tags=(), run=True, **kwargs):
+        device = Device(self, name, tags, run, **kwargs)
         self.devices.append(device)
         return device
 

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tokens and TPMs for tests: SoftHSM in a process of its own (p11-kit server), swtpm on a socket."""
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+from harness import wait_for
+
+SOFTHSM = "/usr/lib/softhsm/libsofthsm2.so"
+PIN = "5678"
+
+
+def library(name):
+    return next(Path("/usr/lib").glob(f"*/{name}"))
+
+
+class SoftToken:
+    """A token whose keys are in another process than whoever uses them."""
+
+    def __init__(self, label="dev"):
+        self.dir = Path(tempfile.mkdtemp(prefix="sally-hsm-"))
+        self.label, self.server = label, None
+        (self.dir / "tokens").mkdir()
+        (self.dir / "softhsm2.conf").write_text(f"directories.tokendir = {self.dir}/tokens\nobjectstore.backend = file\nlog.level = ERROR\n")
+        self.env = {"SOFTHSM2_CONF": str(self.dir / "softhsm2.conf")}
+        self.run("softhsm2-util", "--init-token", "--free", "--label", label, "--so-pin", "1234", "--pin", PIN)
+        self.pin = self.dir / "pin"
+        self.set_pin(PIN)
+        self.plug_in()
+
+    def run(self, *args):
+        return subprocess.run(args, check=True, capture_output=True, text=True, env={**os.environ, **self.env}).stdout
+
+    def set_pin(self, pin):
+        self.pin.write_text(pin + "\n")
+        self.pin.chmod(0o600)
+
+    def plug_in(self):
+        socket = self.dir / "p11.sock"
+        self.server = subprocess.Popen(["p11-kit", "server", "-f", "-n", str(socket), "--provider", SOFTHSM, f"pkcs11:token={self.label}"], env={**os.environ, **self.env},
+                                       stdout=subprocess.DEVNULL, start_new_session=True)
+        wait_for(socket.exists, what="p11-kit server")
+        self.env["P11_KIT_SERVER_ADDRESS"] = f"unix:path={socket}"
+
+    def pull_out(self):
+        os.killpg(self.server.pid, signal.SIGKILL)  # it has a process of its own for each of its clients
+        self.server.wait(10)
+        self.server = None
+        (self.dir / "p11.sock").unlink(missing_ok=True)
+
+    def name(self, key):
+        return f"pkcs11:token={self.label};object={key}?module-path={library('pkcs11/p11-kit-client.so')}&pin-source={self.pin}"
+
+    def make_key(self, label, *options):
+        self.run("pkcs11-tool", "--module", SOFTHSM, "--token-label", self.label, "--login", "--pin", PIN, "--keypairgen", "--key-type", "EC:prime256v1", "--id", "01", "--label",
+                 label, "--usage-sign", *options)
+
+    def wrong_tries(self):
+        """What the token says of its PIN: nothing, or that a wrong one was shown to it."""
+        return re.findall("count low|final|locked", self.run("pkcs11-tool", "--module", SOFTHSM, "--list-slots"))
+
+    def close(self):
+        if self.server:
+            self.pull_out()
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
+class SoftTpm:
+    def __init__(self):
+        self.dir = Path(tempfile.mkdtemp(prefix="sally-tpm-"))
+        self.socket, self.process = self.dir / "tpm.sock", None
+        (self.dir / "state").mkdir()
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(["swtpm", "socket", "--tpm2", "--tpmstate", f"dir={self.dir}/state", "--server", f"type=unixio,path={self.socket}", "--flags",
+                                         "not-need-init,startup-clear"], stdout=subprocess.DEVNULL)
+        wait_for(self.socket.exists, what="swtpm")
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(10)
+        self.process = None
+        self.socket.unlink(missing_ok=True)
+
+    @property
+    def key(self):
+        return f"tpm:?device={self.socket}"
+
+    def close(self):
+        if self.process:
+            self.stop()
+        shutil.rmtree(self.dir, ignore_errors=True)

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keys that never leave a token or a TPM: enrolled, connected, hosting, renewing, pulled out, missing."""
+import json
+import re
+import socket
+import subprocess
+
+import pytest
+from hardware import PIN, SoftToken, SoftTpm
+from harness import SALLY, Failed, Net, echo_server, sally, wait_for
+
+
+@pytest.fixture(scope="module")
+def net():
+    net = Net()
+    try:
+        yield net
+    finally:
+        net.close()
+
+
+@pytest.fixture
+def token():
+    token = SoftToken()
+    try:
+        yield token
+    finally:
+        token.close()
+
+
+@pytest.fixture
+def tpm():
+    tpm = SoftTpm()
+    try:
+        yield tpm
+    finally:
+        tpm.close()
+
+
+def kept_key(device):
+    return json.loads(device.identity.read_text())["id"]["key"]
+
+
+def ping(port):
+    with socket.create_connection(("127.0.0.1", port)) as flow:
+        flow.settimeout(10)
+        try:
+            flow.sendall(b"ping")
+            return flow.recv(4)
+        except ConnectionResetError:
+            return b""
+
+
+def join(net, name, directory, *args, env=None):
+    made = net.sally("device", "add", name)[0]
+    return sally("join", made["token"], "--dir", directory, "--no-run", *args, env=env)
+
+
+def test_a_token_dials_what_a_tpm_hosts_and_back(net, token, tpm):
+    with echo_server() as target:
+        pump = net.device("pump", ["sensors"], key=token.name("pump"), env=token.env)
+        server = net.device("server", ["sensors"], key=tpm.key)
+        assert kept_key(pump).startswith("pkcs11:token=dev;object=pump?module-path=") and PIN not in kept_key(pump)
+        assert kept_key(server) == f"tpm:{server.dir}/key.tpm?device={tpm.socket}"
+        assert (server.dir / "key.tpm").stat().st_mode & 0o777 == 0o600
+        net.expose(target, "by-tpm", server, "#sensors")
+        net.expose(target, "by-token", pump, "#sensors")
+        assert ping(pump.forward("by-tpm")) == b"ping"
+        assert ping(server.forward("by-token")) == b"ping"
+
+
+def test_the_token_pulled_out_while_it_runs(net, token, tpm):
+    with echo_server() as target:
+        server = net.device("server-2", ["servers-2"])
+        net.expose(target, "echo-2", server, "#sensors-2")
+        pump = net.device("pump-2", ["sensors-2"], key=token.name("pump-2"), env=token.env)
+        port = pump.forward("echo-2")
+        assert ping(port) == b"ping"
+        with socket.create_connection(("127.0.0.1", port)) as flow:
+            flow.sendall(b"ping")
+            assert flow.recv(4) == b"ping"
+            token.pull_out()
+            # What is up needs no signature: it goes on. What is new is refused, with the reason.
+            flow.sendall(b"ping")
+            assert flow.recv(4) == b"ping"
+            assert ping(port) == b""
+            assert pump.status()["online"]
+            assert "crypto.token_missing" in pump.log()
+            token.plug_in()
+            assert wait_for(lambda: ping(port), what="a token that is back signs") == b"ping"
+            flow.sendall(b"ping")
+            assert flow.recv(4) == b"ping"
+        assert pump.log().count("sdk.online") == 1
+
+
+@pytest.mark.parametrize("kind", ["token", "tpm"])
+def test_missing_at_the_start(net, token, tpm, kind):
+    hardware = {"token": token, "tpm": tpm}[kind]
+    device = net.device(f"late-{kind}", run=False, key=token.name("late") if kind == "token" else tpm.key, env=token.env)
+    (token.pull_out if kind == "token" else tpm.stop)()
+    run = subprocess.run([SALLY.replace("/sally", "/sally-agent"), "--dir", str(device.dir)], capture_output=True, text=True, timeout=30, check=False)
+    assert run.returncode == 2 and "crypto.token_missing" in run.stderr, run.stderr
+    (token.plug_in if kind == "token" else tpm.start)()
+    device.start()
+    assert device.status()["online"] and hardware
+
+
+REFUSED = {
+    "no such token": (lambda t: t.name("x").replace("token=dev", "token=other"), "crypto.token_missing", 4),
+    "no such library": (lambda t: "pkcs11:token=dev;object=x?module-path=/nowhere.so", "crypto.module_missing", 4),
+    "not a library": (lambda t: "pkcs11:token=dev;object=x?module-path=/etc/passwd", "crypto.module_missing", 4),
+    "no TPM": (lambda t: "tpm:?device=/dev/nowhere", "crypto.token_missing", 4),
+    "not a TPM": (lambda t: "tpm:?device=/dev/null", "crypto.token_missing", 4),
+    "no PIN": (lambda t: re.sub("&pin-source=.*", "", t.name("x")), "crypto.pin_needed", 3),
+    "a PIN in the name": (lambda t: "pkcs11:token=dev;object=x?pin-value=5678", "crypto.bad_key_name", 2),
+    "another kind": (lambda t: "keychain:x", "crypto.bad_key_name", 2),
+    "a TPM key that is not there": (lambda t: "tpm:handle:0x81008001?device=/dev/nowhere", "crypto.token_missing", 4),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_missing_is_named_and_the_token_is_not_used(net, token, tmp_path, case):
+    name, code, exit_code = REFUSED[case]
+    made = net.sally("device", "add", "d-" + re.sub("[^a-z]", "-", case.lower()))[0]
+    with pytest.raises(Failed) as failed:
+        sally("join", made["token"], "--dir", tmp_path / "d", "--no-run", "--key", name(token), env=token.env)
+    assert failed.value.error["code"] == code, failed.value.error
+    assert failed.value.exit == exit_code
+    assert PIN not in str(failed.value.error)
+    assert not (tmp_path / "d").exists()
+    # No other key in its place, and the enrolment token is still good.
+    sally("join", made["token"], "--dir", tmp_path / "d", "--no-run")
+
+
+def test_a_wrong_pin_is_shown_once(net, token, tmp_path):
+    made = net.sally("device", "add", "pin")[0]
+
+    def try_it():
+        sally("join", made["token"], "--dir", tmp_path / "d", "--no-run", "--key", token.name("x"), env=token.env)
+
+    token.set_pin("9999")
+    for _ in range(4):
+        with pytest.raises(Failed) as failed:
+            try_it()
+        assert failed.value.error["code"] == "crypto.pin_refused" and "9999" not in str(failed.value.error)
+    assert token.wrong_tries() == ["count low"]
+    token.set_pin(PIN)
+    with pytest.raises(Failed):
+        try_it()
+    token.make_key("by-hand")  # logs in
+    try_it()
+
+
+def test_a_key_that_could_leave_is_refused(net, token, tmp_path):
+    token.make_key("loose", "--extractable")
+    with pytest.raises(Failed) as failed:
+        join(net, "loose", tmp_path / "d", "--key", token.name("loose"), env=token.env)
+    assert failed.value.error["code"] == "crypto.key_may_leave"
+
+
+def test_keys_in_hardware_renew_themselves():
+    net, token, tpm = Net(controller_options="--certificate-life 60"), SoftToken(), SoftTpm()
+    try:
+        with echo_server() as target:
+            server = net.device("server", key=tpm.key)
+            pump = net.device("pump", ["sensors"], key=token.name("pump"), env=token.env)
+            net.expose(target, "plant", server, "#sensors")
+            port = pump.forward("plant")
+            before = {d: (kept_key(d), d.identity.read_text()) for d in (server, pump)}
+            wait_for(lambda: all("identity.renewed" in d.log() for d in (server, pump)), seconds=120, what="a renewal at both ends")
+            for d in (server, pump):
+                assert kept_key(d) == before[d][0] and d.identity.read_text() != before[d][1]
+                assert d.log().count("sdk.online") == 1
+            assert ping(port) == b"ping"
+    finally:
+        net.close()
+        token.close()
+        tpm.close()
