@@ -8,6 +8,9 @@ namespace {
 
 constexpr std::int64_t kDay = 86'400;
 constexpr std::int64_t kBackdate = 3'600;
+// Purposes; with the generation they are names.
+constexpr std::string_view kDevices = "devices";
+constexpr std::string_view kInfrastructure = "infrastructure";
 constexpr std::uint32_t kIssuingEku =
     crypto::kEkuClientAuth | crypto::kEkuServerAuth | crypto::kEkuOcspSigning;
 
@@ -22,6 +25,20 @@ crypto::CertSpec ca_spec(const NetworkId& network, const std::string& name, std:
   return s;
 }
 
+store::Authority row_of(const std::string& name, std::string_view purpose, std::uint32_t generation,
+                        const crypto::Certificate& certificate, std::int64_t now_ms) {
+  return {.name = name,
+          .purpose = std::string(purpose),
+          .generation = generation,
+          .certificate = certificate.der(),
+          .key_ref = name,
+          .created_ms = now_ms};
+}
+
+bool is_ocsp(Profile profile) {
+  return profile == Profile::kOcspDevices || profile == Profile::kOcspInfrastructure;
+}
+
 crypto::Role role_of(Profile profile) {
   switch (profile) {
     case Profile::kDevice:
@@ -34,6 +51,9 @@ crypto::Role role_of(Profile profile) {
       return crypto::Role::kAdmin;
     case Profile::kSigner:
       return crypto::Role::kSigner;
+    case Profile::kOcspDevices:
+    case Profile::kOcspInfrastructure:
+      break;
   }
   return crypto::Role::kDevice;
 }
@@ -62,6 +82,8 @@ std::string_view error_name(Errc e) {
       return "pki.key_file";
     case Errc::kExists:
       return "pki.exists";
+    case Errc::kInfrastructure:
+      return "pki.infrastructure";
     case Errc::kBadSubject:
       return "pki.bad_subject";
     case Errc::kCertificateUnknown:
@@ -89,7 +111,7 @@ std::string_view error_name(Errc e) {
 }
 
 std::string_view profile_name(Profile profile) {
-  return crypto::role_name(role_of(profile));
+  return is_ocsp(profile) ? "ocsp" : crypto::role_name(role_of(profile));
 }
 
 Profile profile_of(store::Kind kind) {
@@ -109,6 +131,7 @@ Profile profile_of(store::Kind kind) {
 }
 
 int lifetime_days(Profile profile) {
+  if (is_ocsp(profile)) return 7;
   return profile == Profile::kAdmin || profile == Profile::kSigner ? 90 : 365;
 }
 
@@ -123,30 +146,16 @@ Result<AuthorityPtr> Authority::create(store::Transaction& tx, const NetworkId& 
   TRY_ASSIGN(auto root,
              crypto::sign_certificate(ca_spec(network, "Sallyport Root 1", now_s, 20),
                                       root_key->public_key(), nullptr, *root_key, random));
-  const auto issuing = [&](const std::string& name, const std::string& cn,
-                           std::uint32_t eku) -> Result<Issuer> {
-    TRY_ASSIGN(auto key, keys.create(name, crypto::KeyType::kP256));
-    auto spec = ca_spec(network, cn, now_s, 5);
-    spec.path_length = 0;
-    spec.eku = eku;
-    TRY_ASSIGN(auto cert,
-               crypto::sign_certificate(spec, key->public_key(), &root, *root_key, random));
-    return Issuer{std::move(cert), std::move(key)};
-  };
-  TRY_ASSIGN(auto devices, issuing("devices-1", "Sallyport Devices 1", kIssuingEku));
-  TRY_ASSIGN(auto infrastructure, issuing("infrastructure-1", "Sallyport Infrastructure 1",
-                                          kIssuingEku | crypto::kEkuSigner));
-
-  const auto row = [&](const std::string& name, const std::string& purpose,
-                       const crypto::Certificate& cert) {
-    return store::Authority{name, purpose, 1, cert.der(), name, now_ms};
-  };
-  TRY(tx.put_authority(row("root", "root", root)));
-  TRY(tx.put_authority(row("devices-1", "devices", devices.certificate)));
-  TRY(tx.put_authority(row("infrastructure-1", "infrastructure", infrastructure.certificate)));
+  TRY_ASSIGN(auto devices, make_issuing(network, keys, root, *root_key, true, 1, now_ms, random));
+  TRY_ASSIGN(auto infrastructure,
+             make_issuing(network, keys, root, *root_key, false, 1, now_ms, random));
+  TRY(tx.put_authority(row_of("root", "root", 1, root, now_ms)));
+  TRY(tx.put_authority(row_of(devices->name, kDevices, 1, devices->certificate, now_ms)));
+  TRY(tx.put_authority(
+      row_of(infrastructure->name, kInfrastructure, 1, infrastructure->certificate, now_ms)));
   TRY(tx.audit("system", "ca.create", "root", "{\"root\":\"" + root.sha256_hex() + "\"}"));
   return AuthorityPtr(
-      new Authority(network, std::move(root), std::move(devices), std::move(infrastructure)));
+      new Authority(network, keys, std::move(root), std::move(devices), std::move(infrastructure)));
 }
 
 Result<AuthorityPtr> Authority::load(const store::Transaction& tx, const NetworkId& network,
@@ -156,25 +165,74 @@ Result<AuthorityPtr> Authority::load(const store::Transaction& tx, const Network
   const auto find = [&](std::string_view purpose) -> Result<store::Authority> {
     const store::Authority* best = nullptr;
     for (const auto& r : rows)
-      if (r.purpose == purpose && (best == nullptr || r.generation > best->generation)) best = &r;
+      if (r.purpose == purpose && r.revoked_ms == 0 &&
+          (best == nullptr || r.generation > best->generation))
+        best = &r;
     if (best == nullptr) return fail(Errc::kNoAuthority, std::string(purpose), Source::kConfig);
     return *best;
   };
-  const auto issuer = [&](std::string_view purpose) -> Result<Issuer> {
+  const auto issuer = [&](std::string_view purpose) -> Result<IssuerPtr> {
     TRY_ASSIGN(const auto row, find(purpose));
     TRY_ASSIGN(auto cert, crypto::Certificate::from_der(row.certificate));
     TRY_ASSIGN(auto key, keys.load(row.key_ref));
     if (!(key->public_key() == cert.public_key()))
       return fail(crypto::Errc::kKeyMismatch, "CA " + row.name + " and its key file",
                   Source::kConfig);
-    return Issuer{std::move(cert), std::move(key)};
+    return std::make_shared<const Issuer>(row.name, std::move(cert), std::move(key));
   };
   TRY_ASSIGN(const auto root_row, find("root"));
   TRY_ASSIGN(auto root, crypto::Certificate::from_der(root_row.certificate));
-  TRY_ASSIGN(auto devices, issuer("devices"));
-  TRY_ASSIGN(auto infrastructure, issuer("infrastructure"));
+  TRY_ASSIGN(auto devices, issuer(kDevices));
+  TRY_ASSIGN(auto infrastructure, issuer(kInfrastructure));
   return AuthorityPtr(
-      new Authority(network, std::move(root), std::move(devices), std::move(infrastructure)));
+      new Authority(network, keys, std::move(root), std::move(devices), std::move(infrastructure)));
+}
+
+Result<Authority::Successor> Authority::prepare_successor(store::Transaction& tx,
+                                                          std::string_view actor,
+                                                          std::int64_t now_ms,
+                                                          Random& random) const {
+  TRY_ASSIGN(const auto rows, tx.authorities());
+  std::uint32_t generation = 0;
+  for (const auto& r : rows)
+    if (r.purpose == kDevices) generation = std::max(generation, r.generation);
+  TRY_ASSIGN(const auto root_key, keys_.load("root"));
+  Successor next;
+  TRY_ASSIGN(next.issuer_,
+             make_issuing(network_, keys_, root_, *root_key, true, generation + 1, now_ms, random));
+  TRY(tx.put_authority(
+      row_of(next.issuer_->name, kDevices, generation + 1, next.issuer_->certificate, now_ms)));
+  TRY(tx.audit(actor, "ca.successor", next.issuer_->name,
+               "{\"serial\":\"" + next.issuer_->certificate.serial_hex() + "\"}"));
+  return next;
+}
+
+void Authority::succeed(Successor next) const {
+  const std::scoped_lock lock(mutex_);
+  devices_ = std::move(next.issuer_);
+}
+
+Result<Authority::IssuerPtr> Authority::make_issuing(const NetworkId& network, const KeyDir& keys,
+                                                     const crypto::Certificate& root,
+                                                     const crypto::Signer& root_key,
+                                                     bool of_devices, std::uint32_t generation,
+                                                     std::int64_t now_ms, Random& random) {
+  const std::string number = std::to_string(generation);
+  const std::string name = std::string(of_devices ? kDevices : kInfrastructure) + "-" + number;
+  auto key = keys.create(name, crypto::KeyType::kP256);
+  // Left by one that was never committed: nothing was ever signed with it.
+  if (!key && key.error().is(Errc::kExists) && generation > 1) key = keys.load(name);
+  if (!key) return fail(std::move(key).error());
+  auto spec = ca_spec(
+      network, std::string("Sallyport ") + (of_devices ? "Devices " : "Infrastructure ") + number,
+      now_ms / 1000, 5);
+  spec.path_length = 0;
+  spec.eku = of_devices ? kIssuingEku : kIssuingEku | crypto::kEkuSigner;
+  // An issuer's end is the root's at the latest.
+  spec.not_after_s = std::min(spec.not_after_s, root.not_after());
+  TRY_ASSIGN(auto certificate,
+             crypto::sign_certificate(spec, (*key)->public_key(), &root, root_key, random));
+  return std::make_shared<const Issuer>(name, std::move(certificate), std::move(*key));
 }
 
 Result<Issued> Authority::issue(store::Transaction& tx, const Subject& subject,
@@ -182,7 +240,9 @@ Result<Issued> Authority::issue(store::Transaction& tx, const Subject& subject,
                                 Random& random, std::int64_t life_s) const {
   const std::int64_t now_s = now_ms / 1000;
   const std::int64_t life = life_s > 0 ? life_s : lifetime_days(profile) * kDay;
-  const Issuer& issuer = profile == Profile::kDevice ? devices_ : infrastructure_;
+  const IssuerPtr from =
+      this->issuer(profile == Profile::kDevice || profile == Profile::kOcspDevices);
+  const Issuer& issuer = *from;
   const bool server = profile == Profile::kRouter || profile == Profile::kController;
   if (!server && (!subject.dns.empty() || !subject.ips.empty()))
     return fail(Errc::kBadSubject, "only servers have DNS and IP names", Source::kInternal);
@@ -192,7 +252,9 @@ Result<Issued> Authority::issue(store::Transaction& tx, const Subject& subject,
   s.not_before_s =
       std::max(now_s - std::min(kBackdate, life / 10), issuer.certificate.not_before());
   s.not_after_s = std::min(now_s + life, issuer.certificate.not_after());
-  s.uris = {crypto::IdentityName{network_.str(), role_of(profile), subject.id}.uri()};
+  if (!is_ocsp(profile))
+    s.uris = {crypto::IdentityName{network_.str(), role_of(profile), subject.id}.uri()};
+  s.ocsp_no_check = is_ocsp(profile);
   s.dns = subject.dns;
   s.ips = subject.ips;
   switch (profile) {
@@ -202,17 +264,22 @@ Result<Issued> Authority::issue(store::Transaction& tx, const Subject& subject,
     case Profile::kAdmin:
       s.eku = crypto::kEkuClientAuth;
       break;
+    case Profile::kOcspDevices:
+    case Profile::kOcspInfrastructure:
+      s.eku = crypto::kEkuOcspSigning;
+      break;
     default:
       s.eku = crypto::kEkuClientAuth | crypto::kEkuServerAuth;
   }
   // What we sign must be what we would believe.
-  if (auto name = crypto::parse_identity_uri(s.uris.front()); !name)
+  if (!is_ocsp(profile) && !crypto::parse_identity_uri(s.uris.front()))
     return fail(Errc::kBadSubject, "id " + subject.id, Source::kInternal);
   TRY_ASSIGN(auto leaf, crypto::sign_certificate(s, key, &issuer.certificate, *issuer.key, random));
   store::CertificateRow row;
   row.serial = leaf.serial_hex();
   row.identity = subject.id;
   row.profile = profile_name(profile);
+  row.issuer = issuer.name;
   row.key_hash = key.hash_hex();
   row.not_before_s = leaf.not_before();
   row.not_after_s = leaf.not_after();
