@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "pki/publish.h"
+#include "pki/revoke.h"
 
 namespace sally::api {
 namespace {
@@ -14,7 +15,8 @@ namespace {
 const std::vector<Route>& table() {
   static const std::vector<Route> all = [] {
     std::vector<Route> out;
-    for (auto part : {device_routes(), service_routes(), network_routes(), usage_routes()})
+    for (auto part :
+         {device_routes(), service_routes(), network_routes(), revocation_routes(), usage_routes()})
       out.insert(out.end(), part.begin(), part.end());
     return out;
   }();
@@ -65,7 +67,10 @@ constexpr Meaning kMeanings[] = {
     {"policy.syntax", 400, "give a selector: '*', '#tag' or a device name"},
     {"policy.too_many", 400, "use tags instead of many names"},
     {"policy.duplicate", 400, "name each selector once"},
-    {"pki.identity_inactive", 409, "activate it first: sally device show NAME"},
+    {"pki.identity_inactive", 409, "put it back into service first: sally resume NAME"},
+    {"pki.no_authority", 404, "the message names what there is"},
+    {"pki.infrastructure", 409,
+     "certificates of single routers and admins: sally revoke cert SERIAL"},
 };
 
 Response error_response(const Error& e) {
@@ -107,7 +112,8 @@ Result<std::size_t> retire_older(const Deps& d, const Caller& caller) {
   const std::int64_t now = d.clock.unix_ms();
   TRY_ASSIGN(auto tx, d.store.begin(d.network, now));
   TRY_ASSIGN(const auto older, pki::older_certificates(*tx, caller.id, caller.serial, now));
-  for (const auto& row : older) TRY(pki::revoke_certificate(*tx, row, now));
+  for (const auto& row : older)
+    TRY(pki::revoke_certificate(*tx, row, now, false, store::Reason::kSuperseded));
   if (older.empty()) return 0;
   TRY(tx->audit("admin/" + caller.id, "admin.renewed", caller.id,
                 "{\"serial\":\"" + caller.serial + "\"}"));
@@ -281,6 +287,7 @@ Response Api::fleet(const Request& request, const std::string& path, RouteName& 
       TRY_ASSIGN(const auto routers, enrolled_routers(*write, now));
       TRY(write->commit());
       write.reset();
+      if (call.on_commit) call.on_commit();
       deps_.live.changed();
       r.headers.emplace_back("sally-state-version", std::to_string(head.version));
       const auto wait = query_value(request.query, "wait_ms");

@@ -15,6 +15,7 @@
 #include "crypto/jws.h"
 #include "crypto/test_pki.h"
 #include "pki/publish.h"
+#include "pki/revoke.h"
 #include "trust/records.h"
 
 namespace sally::api {
@@ -201,10 +202,120 @@ TEST_F(ApiTest, DeviceFromAddToRemoval) {
   EXPECT_EQ(row.standing, store::Standing::kRevoked);
   EXPECT_EQ(row.credential_epoch, 2u);
   EXPECT_EQ(must(tx->revoked_certificates(clock.unix_s())).front().serial, chain[0].serial_hex());
-  // attr, suspend, activate, remove, certificate
-  EXPECT_EQ(must(tx->log_head()).version, 5u);
+  // attr, suspend, activate, remove
+  EXPECT_EQ(must(tx->log_head()).version, 4u);
   EXPECT_TRUE(tx->verify_chains());
   EXPECT_GT(live.changes, 5);
+}
+
+TEST_F(ApiTest, RevokedForGoodAndBackWithoutWhatItHad) {
+  as_admin();
+  const auto added = call(201, "POST", "/fleet/v1/devices", {{"name", "pump"}, {"batch", "b-1"}});
+  EXPECT_EQ(code(call(400, "POST", "/fleet/v1/devices", {{"name", "x"}, {"batch", "a b"}})),
+            "api.bad_name");
+  const auto spare = call(201, "POST", "/fleet/v1/tokens", {{"identity", "pump"}});
+  const auto enrol = [&](const json::object& token, int status) {
+    caller.reset();
+    call(status, "POST", "/edge/client/v1/enroll/ott",
+         {{"token", text(token, "token")}, {"clientCsr", csr()}});
+    clock.advance_ms(1'000);  // what is newest is told by the time of its issue
+    as_admin();
+  };
+  const auto serial = [&] {
+    const auto rows = call(200, "GET", "/fleet/v1/devices/pump").at("certificates").as_array();
+    return text(rows.at(0).as_object(), "serial");
+  };
+  const auto revoke = [&](int status, const std::string& what, const json::object& body = {}) {
+    return call(status, "POST", "/fleet/v1/" + what + "/revoke", body);
+  };
+  enrol(added, 200);
+  const std::string first = serial();
+
+  EXPECT_EQ(code(revoke(400, "devices/pump", {{"reason", "certificate-hold"}})), "api.bad_field");
+  const auto gone =
+      call(200, "POST", "/fleet/v1/devices/pump/revoke?wait_ms=1", {{"reason", "key-compromise"}});
+  EXPECT_EQ(gone.at("certificates"), 1);
+  EXPECT_EQ(gone.at("enforced").at("flows_cut"), 7);
+  // Again is no error: whoever was not told that all routers have it asks again.
+  EXPECT_EQ(revoke(200, "devices/pump").at("certificates"), 0);
+  const auto shown = call(200, "GET", "/fleet/v1/devices/pump");
+  EXPECT_EQ(text(shown.at("certificates").as_array().at(0).as_object(), "reason"),
+            "key-compromise");
+  EXPECT_EQ(code(call(409, "POST", "/fleet/v1/devices/pump/suspend")), "api.in_use");
+  EXPECT_EQ(code(call(409, "POST", "/fleet/v1/tokens", {{"identity", "pump"}})),
+            "pki.identity_inactive");
+
+  // Back: with nothing of what it had, the token that nobody used included.
+  EXPECT_FALSE(call(200, "POST", "/fleet/v1/devices/pump/activate").at("enrolled").as_bool());
+  enrol(spare, 400);
+  enrol(call(201, "POST", "/fleet/v1/tokens", {{"identity", "pump"}}), 200);
+  EXPECT_NE(serial(), first);
+
+  // One certificate; then all with its key.
+  EXPECT_EQ(code(revoke(404, "certificates/00ff")), "api.unknown");
+  EXPECT_EQ(code(revoke(409, "certificates/" + admin_serial)), "api.in_use");
+  EXPECT_EQ(code(revoke(409, "certificates/" + rest->leaf.serial_hex())), "api.in_use");
+  const std::string second = serial();
+  EXPECT_EQ(revoke(200, "certificates/" + second).at("certificates"), 1);
+  enrol(call(201, "POST", "/fleet/v1/tokens", {{"identity", "pump"}}), 200);
+  EXPECT_NE(serial(), second);
+  EXPECT_TRUE(call(200, "GET", "/fleet/v1/devices/pump").at("enrolled").as_bool());
+  revoke(200, "certificates/" + first, {{"reason", "key-compromise"}});
+  EXPECT_FALSE(call(200, "GET", "/fleet/v1/devices/pump").at("enrolled").as_bool());
+
+  // A batch.
+  call(201, "POST", "/fleet/v1/devices", {{"name", "pump-2"}, {"batch", "b-1"}});
+  call(201, "POST", "/fleet/v1/devices", {{"name", "other"}, {"batch", "b-2"}});
+  EXPECT_EQ(code(revoke(404, "batches/none")), "api.unknown");
+  EXPECT_EQ(revoke(200, "batches/b-1").at("devices"), 2);
+  EXPECT_EQ(text(call(200, "GET", "/fleet/v1/devices/other"), "standing"), "active");
+  EXPECT_EQ(text(call(200, "GET", "/fleet/v1/devices/pump-2"), "standing"), "revoked");
+
+  // The audit names who, which certificate, which key.
+  const auto audit = call(200, "GET", "/fleet/v1/audit").at("items").as_array();
+  const auto row = std::ranges::find_if(audit, [](const json::value& v) {
+    return v.at("action").as_string() == "device.revoke" &&
+           v.at("detail").at("reason").as_string() == "key-compromise";
+  });
+  ASSERT_NE(row, audit.end());
+  EXPECT_EQ(row->at("actor").as_string(), "admin/a1");
+  const auto& named = row->at("detail").at("certificates").as_array().at(0);
+  EXPECT_EQ(named.at("serial").as_string(), first);
+  EXPECT_EQ(named.at("key").as_string(), device_key->public_key().hash_hex());
+}
+
+TEST_F(ApiTest, ARevokedCaHasASuccessor) {
+  as_admin();
+  const auto device = [&](const std::string& name) {
+    const auto added = call(201, "POST", "/fleet/v1/devices", {{"name", name}});
+    caller.reset();
+    const auto data = call(200, "POST", "/edge/client/v1/enroll/ott",
+                           {{"token", text(added, "token")}, {"clientCsr", csr()}})
+                          .at("data")
+                          .as_object();
+    as_admin();
+    return must(crypto::Certificate::list_from_pem(text(data, "cert")));
+  };
+  const auto before = device("pump");
+  EXPECT_EQ(code(call(404, "POST", "/fleet/v1/cas/devices-9/revoke")), "pki.no_authority");
+  for (const char* name : {"root", "infrastructure-1"})
+    EXPECT_EQ(code(call(409, "POST", "/fleet/v1/cas/" + std::string(name) + "/revoke")),
+              "pki.infrastructure");
+  EXPECT_EQ(call(200, "POST", "/fleet/v1/cas/devices-1/revoke").at("certificates"), 1);
+  EXPECT_EQ(authority->devices_name(), "devices-2");
+  EXPECT_EQ(call(200, "POST", "/fleet/v1/cas/devices-1/revoke").at("certificates"), 0);
+  EXPECT_EQ(authority->devices_name(), "devices-2");
+  EXPECT_FALSE(call(200, "GET", "/fleet/v1/devices/pump").at("enrolled").as_bool());
+  const auto after = device("pump-2");
+  EXPECT_NE(after[1], before[1]);
+  EXPECT_TRUE(
+      validate_path(after[0], {}, authority->policy(crypto::Purpose::kTlsClient, clock.unix_s())));
+  // One op for the whole CA, and a controller that starts again goes on with the new one.
+  auto tx = must(db->read(kNet));
+  EXPECT_EQ(must(tx->log_head()).version, 1u);
+  const auto again = must(pki::Authority::load(*tx, kNet, pki::KeyDir(dir + "/keys")));
+  EXPECT_EQ(again->devices(), after[1]);
+  EXPECT_EQ(must(tx->certificate(before[0].serial_hex()))->reason, store::Reason::kCaCompromise);
 }
 
 TEST_F(ApiTest, ExposeAllowDeny) {

@@ -25,6 +25,7 @@ struct Call {
   std::int64_t now_ms;
   std::string actor;  ///< "admin/<id>"
   int status = 200;
+  std::move_only_function<void()> on_commit = {};  ///< what must be true once it is durable
 
   Status audit(std::string_view action, std::string_view subject, const json::object& detail = {}) {
     return write->audit(actor, action, subject,
@@ -43,6 +44,7 @@ struct Route {
 std::vector<Route> device_routes();
 std::vector<Route> service_routes();
 std::vector<Route> network_routes();
+std::vector<Route> revocation_routes();
 std::vector<Route> usage_routes();
 
 // ---- members of a body; kBadField names the member

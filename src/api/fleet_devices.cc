@@ -5,6 +5,7 @@
 #include "api/call.h"
 #include "base/text.h"
 #include "pki/publish.h"
+#include "pki/revoke.h"
 
 namespace sally::api {
 namespace {
@@ -29,6 +30,7 @@ Result<json::object> show(const Call& c, const store::Identity& i, bool full) {
                  {"standing", store::standing_name(i.standing)},
                  {"tags", texts(i.tags)},
                  {"created_at", time_text(i.created_ms)}};
+  if (!i.batch.empty()) o["batch"] = i.batch;
   TRY_ASSIGN(const auto certs, c.tx.certificates_of(i.id));
   const auto live = std::find_if(certs.begin(), certs.end(), [&](const store::CertificateRow& r) {
     return r.revoked_ms == 0 && r.not_after_s * 1000 > c.now_ms;
@@ -53,12 +55,15 @@ Result<json::object> show(const Call& c, const store::Identity& i, bool full) {
   if (!full) return o;
   json::array list;
   for (const auto& r : certs)
-    list.push_back(json::object{{"serial", r.serial},
-                                {"profile", r.profile},
-                                {"key", r.key_hash},
-                                {"issued_at", time_text(r.issued_ms)},
-                                {"expires_at", time_text(r.not_after_s * 1000)},
-                                {"revoked_at", time_text(r.revoked_ms)}});
+    list.push_back(
+        json::object{{"serial", r.serial},
+                     {"profile", r.profile},
+                     {"key", r.key_hash},
+                     {"issued_at", time_text(r.issued_ms)},
+                     {"expires_at", time_text(r.not_after_s * 1000)},
+                     {"revoked_at", time_text(r.revoked_ms)},
+                     {"reason", r.revoked_ms == 0 ? json::value(nullptr)
+                                                  : json::value(store::reason_name(r.reason))}});
   o["certificates"] = std::move(list);
   o["credential_epoch"] = i.credential_epoch;
   o["attr_epoch"] = i.attr_epoch;
@@ -88,6 +93,9 @@ Result<store::Identity> add(Call& c, store::Kind kind) {
   store::Identity i;
   TRY_ASSIGN(i.name, need_name(c.body));
   TRY_ASSIGN(i.tags, tags_of(c.body));
+  TRY_ASSIGN(i.batch, opt_text(c.body, "batch", 64));
+  if (!i.batch.empty() && !valid_name(i.batch))
+    return fail(Errc::kBadName, "'" + i.batch + "' is no name of a batch");
   TRY_ASSIGN(const auto taken, c.tx.identity_named(kind, i.name));
   if (taken)
     return fail(Errc::kTaken, std::string(store::kind_name(kind)) + " '" + i.name + "' exists");
@@ -153,29 +161,6 @@ Result<json::value> remove(Call& c) {
   const json::object out{{"id", i.id}, {"name", i.name}, {"removed", true}};
   TRY(remove_identity(c, std::move(i)));
   return json::value(out);
-}
-
-Result<json::value> set_standing(Call& c, store::Standing standing, std::string_view action) {
-  TRY_ASSIGN(auto i, find_identity(c, store::Kind::kDevice, c.params[0]));
-  if (i.standing == store::Standing::kRevoked)
-    return fail(Errc::kInUse, "'" + i.name + "' is revoked for good; remove it and add it again");
-  if (i.standing != standing) {
-    i.standing = standing;
-    // Suspension kills the cards that are out there; activation lets new ones be made.
-    if (standing == store::Standing::kSuspended) ++i.credential_epoch;
-    TRY(c.write->put_identity(i));
-    TRY(pki::publish_identity(*c.write, i, c.now_ms));
-  }
-  TRY(c.audit(action, i.id));
-  return json::value{
-      {"id", i.id}, {"name", i.name}, {"standing", store::standing_name(i.standing)}};
-}
-
-Result<json::value> suspend(Call& c) {
-  return set_standing(c, store::Standing::kSuspended, "device.suspend");
-}
-Result<json::value> activate(Call& c) {
-  return set_standing(c, store::Standing::kActive, "device.activate");
 }
 
 Result<json::value> put_tags(Call& c) {
@@ -254,12 +239,9 @@ Status remove_identity(Call& c, store::Identity identity) {
     TRY(c.write->remove_grant(g.id));
     if (touched.empty() || touched.back() != g.service) touched.push_back(g.service);
   }
-  identity.standing = store::Standing::kRevoked;
-  identity.removed_ms = c.now_ms;
-  ++identity.credential_epoch;
-  TRY(c.write->put_identity(identity));
-  TRY(pki::publish_identity(*c.write, identity, c.now_ms));
-  TRY_ASSIGN(const auto n, pki::revoke_certificates(*c.write, identity.id, c.now_ms));
+  TRY_ASSIGN(const auto done,
+             pki::revoke_identity(*c.write, identity, store::Reason::kCessationOfOperation,
+                                  c.now_ms, true));
   if (identity.kind == store::Kind::kRouter) {
     TRY(c.write->remove_router_info(identity.id));
     TRY(pki::publish_router_removed(*c.write, identity.id));
@@ -268,8 +250,9 @@ Status remove_identity(Call& c, store::Identity identity) {
     TRY_ASSIGN(const auto s, c.tx.service(id));
     if (s) TRY(pki::publish_service(*c.write, c.deps.network, *s, *c.deps.signer(), c.now_ms));
   }
-  return c.audit(std::string(store::kind_name(identity.kind)) + ".remove", identity.id,
-                 {{"name", identity.name}, {"certificates", n}, {"services", touched.size()}});
+  return c.audit(
+      std::string(store::kind_name(identity.kind)) + ".remove", identity.id,
+      {{"name", identity.name}, {"certificates", done.certificates}, {"services", touched.size()}});
 }
 
 std::vector<Route> device_routes() {
@@ -279,8 +262,6 @@ std::vector<Route> device_routes() {
       {"POST", "/fleet/v1/devices", true, add_device},
       {"GET", "/fleet/v1/devices/{device}", false, get<Kind::kDevice>},
       {"DELETE", "/fleet/v1/devices/{device}", true, remove<Kind::kDevice>},
-      {"POST", "/fleet/v1/devices/{device}/suspend", true, suspend},
-      {"POST", "/fleet/v1/devices/{device}/activate", true, activate},
       {"PUT", "/fleet/v1/devices/{device}/tags", true, put_tags},
       {"GET", "/fleet/v1/routers", false, list<Kind::kRouter>},
       {"POST", "/fleet/v1/routers", true, add_router},

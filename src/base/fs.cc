@@ -132,6 +132,26 @@ Status room_for(const std::string& path, std::size_t bytes) {
   return ok;
 }
 
+Status append_file(const std::string& path, ByteView content) {
+  Fd fd(::open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC));
+  struct stat before{};
+  if (fd.get() < 0 || ::fstat(fd.get(), &before) != 0) return errno_error(path, "open");
+  const auto give_up = [&](const char* what) {
+    auto e = errno_error(path, what);
+    (void)!::ftruncate(fd.get(), before.st_size);
+    return e;
+  };
+  while (!content.empty()) {
+    const auto n = ::write(fd.get(), content.data(), content.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return give_up("write");
+    content = content.subspan(static_cast<std::size_t>(n));
+  }
+  if (::fsync(fd.get()) != 0) return give_up("sync");
+  if (fd.close() != 0) return errno_error(path, "close");
+  return {};
+}
+
 Status write_file_atomic(const std::string& path, ByteView content, unsigned mode) {
   const std::string dir = folder_of(path);
   const std::string temp = path + kTempMark + system_random().hex(6);

@@ -26,6 +26,9 @@ Result<std::string> read_text(const std::string& path, std::size_t max = 1 << 20
 /// Writes beside, syncs, renames, syncs the folder: after a crash the old or the new content is
 /// there, never a mix. What an earlier crash left beside it is cleared away.
 Status write_file_atomic(const std::string& path, ByteView content, unsigned mode = 0600);
+/// Adds to a file that is there. After a crash it may end in a part of `content`; after an error it
+/// is as it was, where the disk lets us.
+Status append_file(const std::string& path, ByteView content);
 /// Renames a file or a folder; after a power cut it has the old or the new name.
 Status move(const std::string& from, const std::string& to);
 /// That write_file_atomic could write `bytes` to `path` now: to be asked before what cannot be

@@ -70,7 +70,7 @@ Status audit_verify(const Common& common);
 
 // ---- devices, routers, services, grants: fleet_commands.cc
 Status device_add(const Common& common, const std::string& name,
-                  const std::vector<std::string>& tags, bool qr);
+                  const std::vector<std::string>& tags, const std::string& batch, bool qr);
 /// A new token for a device that has lost its own.
 Status device_token(const Common& common, const std::string& name, bool qr);
 /// Its tags are these from now on.
@@ -101,6 +101,30 @@ Status service_add(const Common& common, const ServiceOptions& options);
 Status expose(const Common& common, const ServiceOptions& options);
 Status allow(const Common& common, const std::string& selector, const std::string& service);
 Status deny(const Common& common, const std::string& selector, const std::string& service);
+
+// ---- what ends early: revoke_commands.cc
+struct RevokeOptions {
+  enum class What : std::uint8_t { kDevice, kCertificate, kBatch, kCa };
+  What what = What::kDevice;
+  std::string name;    ///< or a serial
+  std::string reason;  ///< as RFC 5280 has them: "key-compromise"
+  bool yes = false;
+};
+Status revoke(const Common& common, const RevokeOptions& options);
+Status suspend(const Common& common, const std::string& name);
+Status resume(const Common& common, const std::string& name);
+
+// ---- changes that routers enforce: fleet_commands.cc
+inline constexpr char kWait[] = "?wait_ms=5000";
+/// Path of one thing of a collection.
+std::string at(const std::string& collection, const std::string& name);
+/// Destructive verbs ask a person, and want --yes from a program.
+Status confirm(const std::string& what, bool yes);
+/// "enforced by N of N routers, M flows cut, T ms"
+std::string enforced(const boost::json::object& answer);
+/// What was taken away is taken away only where it is enforced: a script must hear of the rest
+/// (exit 6).
+Status confirmed(const boost::json::object& answer);
 
 // ---- this machine as a device: device_commands.cc
 struct JoinOptions {

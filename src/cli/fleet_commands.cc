@@ -19,22 +19,17 @@ namespace {
 
 namespace json = boost::json;
 
-constexpr char kWait[] = "?wait_ms=5000";
-
 const std::vector<Column> device_columns{{"NAME", "name"},
                                          {"STANDING", "standing"},
                                          {"TAGS", "tags"},
                                          {"ENROLLED", "enrolled"},
                                          {"CERTIFICATE UNTIL", "expires_at"},
+                                         {"BATCH", "batch", true},
                                          {"ID", "id", true},
                                          {"CREATED", "created_at", true}};
 const std::vector<Column> service_columns{{"NAME", "name"}, {"ALLOW", "allow"},
                                           {"HOST", "host"}, {"HOSTED NOW", "hosted_by"},
                                           {"E2E", "e2e"},   {"ID", "id", true}};
-
-std::string at(const std::string& collection, const std::string& name) {
-  return "/fleet/v1/" + collection + "/" + http::percent_encode(name);
-}
 
 json::array selectors(const std::string& text) {
   json::array out;
@@ -42,35 +37,6 @@ json::array selectors(const std::string& text) {
     if (!trim(part).empty()) out.push_back(json::string(trim(part)));
   }
   return out;
-}
-
-// Destructive verbs ask a person, and want --yes from a program.
-Status confirm(const std::string& what, bool yes) {
-  if (yes) return {};
-  if (::isatty(STDIN_FILENO) == 0)
-    return fail(Errc::kUsage, what + " needs --yes when nobody can be asked", Source::kConfig);
-  std::fprintf(stderr, "%s? [y/N] ", what.c_str());
-  char answer[16] = {};
-  if (std::fgets(answer, sizeof answer, stdin) == nullptr || (answer[0] != 'y' && answer[0] != 'Y'))
-    return fail(Errc::kFailed, "not done", Source::kConfig);
-  return {};
-}
-
-// "enforced by N of N routers, M flows cut, T ms"
-std::string enforced(const json::object& o) {
-  return "enforced by " + cell(o, "enforced.routers") + " of " + cell(o, "enforced.of") +
-         " routers, " + cell(o, "enforced.flows_cut") + " flows cut, " +
-         cell(o, "enforced.took_ms") + " ms";
-}
-
-// What was taken away is taken away only where it is enforced: a script must hear of the rest.
-Status confirmed(const json::object& o) {
-  if (cell(o, "enforced.routers") == cell(o, "enforced.of")) return {};
-  return fail(Errc::kUnreachable,
-              "stored, but only " + cell(o, "enforced.routers") + " of " + cell(o, "enforced.of") +
-                  " routers have confirmed it: flows through the others go on until they hear of it"
-                  "\nsally router list shows which one is off line",
-              Source::kPeer, true);
 }
 
 Status change_grant(const Common& c, const std::string& verb, const std::string& selector,
@@ -97,9 +63,11 @@ json::array tag_list(const std::vector<std::string>& tags) {
 }
 
 Result<json::object> new_device(const Fleet& fleet, const std::string& name,
-                                const std::vector<std::string>& tags) {
-  TRY_ASSIGN(auto v, fleet.post("/fleet/v1/devices",
-                                json::object{{"name", name}, {"tags", tag_list(tags)}}));
+                                const std::vector<std::string>& tags,
+                                const std::string& batch = {}) {
+  json::object body{{"name", name}, {"tags", tag_list(tags)}};
+  if (!batch.empty()) body["batch"] = batch;
+  TRY_ASSIGN(auto v, fleet.post("/fleet/v1/devices", body));
   return std::move(v.get_object());
 }
 
@@ -111,6 +79,36 @@ void take_back(const Fleet& fleet, const std::string& device, const std::string&
 }
 
 }  // namespace
+
+std::string at(const std::string& collection, const std::string& name) {
+  return "/fleet/v1/" + collection + "/" + http::percent_encode(name);
+}
+
+Status confirm(const std::string& what, bool yes) {
+  if (yes) return {};
+  if (::isatty(STDIN_FILENO) == 0)
+    return fail(Errc::kUsage, what + " needs --yes when nobody can be asked", Source::kConfig);
+  std::fprintf(stderr, "%s? [y/N] ", what.c_str());
+  char answer[16] = {};
+  if (std::fgets(answer, sizeof answer, stdin) == nullptr || (answer[0] != 'y' && answer[0] != 'Y'))
+    return fail(Errc::kFailed, "not done", Source::kConfig);
+  return {};
+}
+
+std::string enforced(const json::object& o) {
+  return "enforced by " + cell(o, "enforced.routers") + " of " + cell(o, "enforced.of") +
+         " routers, " + cell(o, "enforced.flows_cut") + " flows cut, " +
+         cell(o, "enforced.took_ms") + " ms";
+}
+
+Status confirmed(const json::object& o) {
+  if (cell(o, "enforced.routers") == cell(o, "enforced.of")) return {};
+  return fail(Errc::kUnreachable,
+              "stored, but only " + cell(o, "enforced.routers") + " of " + cell(o, "enforced.of") +
+                  " routers have confirmed it: flows through the others go on until they hear of it"
+                  "\nsally router list shows which one is off line",
+              Source::kPeer, true);
+}
 
 Status show_token(const Common& c, const json::object& made, Token of, bool qr) {
   if (!c.out.for_people()) {
@@ -131,9 +129,9 @@ Status show_token(const Common& c, const json::object& made, Token of, bool qr) 
 }
 
 Status device_add(const Common& c, const std::string& name, const std::vector<std::string>& tags,
-                  bool qr) {
+                  const std::string& batch, bool qr) {
   TRY_ASSIGN(const auto fleet, Fleet::open(context_dir(c.context)));
-  TRY_ASSIGN(const auto device, new_device(fleet, name, tags));
+  TRY_ASSIGN(const auto device, new_device(fleet, name, tags, batch));
   return show_token(c, device, Token::kDevice, qr);
 }
 
@@ -174,7 +172,8 @@ Status device_show(const Common& c, const std::string& name) {
                                            {"PROFILE", "profile"},
                                            {"ISSUED", "issued_at"},
                                            {"UNTIL", "expires_at"},
-                                           {"REVOKED", "revoked_at"}});
+                                           {"REVOKED", "revoked_at"},
+                                           {"REASON", "reason"}});
   }
   return {};
 }

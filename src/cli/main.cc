@@ -42,6 +42,7 @@ struct Asked {
   std::string token;
   std::string listen;
   std::vector<std::string> tags;
+  std::string batch;
   bool yes = false;
   bool remove = false;
   bool qr = false;
@@ -52,6 +53,7 @@ struct Asked {
   demo::Options demo;
   TopOptions top;
   UsageOptions usage;
+  RevokeOptions revoke;
   std::string dir;
   std::function<Status(const Common&)> run;
 };
@@ -173,11 +175,12 @@ class Tree {
 
   void fleet() {
     auto* device = noun("device", "Anything with an identity: sensors, servers, gateways, laptops");
-    auto* add = command(*device, "add", "New device; prints its one-time token",
-                        "device add pump-17 --tag sensors",
-                        [this](const Common& c) { return device_add(c, a_.name, a_.tags, a_.qr); });
+    auto* add = command(
+        *device, "add", "New device; prints its one-time token", "device add pump-17 --tag sensors",
+        [this](const Common& c) { return device_add(c, a_.name, a_.tags, a_.batch, a_.qr); });
     name(add, "NAME", "Letters, digits, '.', '_', '-'; one per device");
     add->add_option("--tag", a_.tags, "Tags, for grants like '#sensors'");
+    add->add_option("--batch", a_.batch, "Made together with others: sally revoke batch BATCH");
     qr(add);
     auto* token =
         command(*device, "token",
@@ -205,6 +208,8 @@ class Tree {
         "device rm pump-17", [this](const Common& c) { return device_remove(c, a_.name, a_.yes); });
     name(rm, "NAME", "The device, by name or id");
     yes(rm);
+
+    revocation();
 
     auto* router = noun("router", "What carries the traffic");
     command(*router, "list", "All routers", "router list -o wide",
@@ -258,6 +263,52 @@ class Tree {
                          [this](const Common& c) { return cli::deny(c, a_.selector, a_.name); });
     deny->add_option("SELECTOR", a_.selector, "As given to `allow`")->required();
     name(deny, "SERVICE", "The service");
+  }
+
+  void revocation() {
+    auto* noun_revoke = noun("revoke", "End something early, on every router at once");
+    struct Row {
+      RevokeOptions::What what;
+      const char* name;
+      const char* help;
+      const char* example;
+      const char* argument;
+    };
+    using What = RevokeOptions::What;
+    for (const Row& r :
+         {Row{What::kDevice, "device",
+              "A device: certificates, cards and tokens die, its connections are cut",
+              "revoke device pump-17 --reason key-compromise", "NAME"},
+          Row{What::kCertificate, "cert",
+              "One certificate; for key-compromise every one with the same key",
+              "revoke cert 4f6e...b2", "SERIAL"},
+          Row{What::kBatch, "batch", "All devices that were added with --batch BATCH",
+              "revoke batch line-7", "BATCH"},
+          Row{What::kCa, "ca", "A CA of devices and all it issued; a new one takes over",
+              "revoke ca devices-1", "CA"}}) {
+      auto* c = command(*noun_revoke, r.name, r.help, r.example,
+                        [this, what = r.what](const Common& common) {
+                          a_.revoke.what = what;
+                          a_.revoke.name = a_.name;
+                          a_.revoke.yes = a_.yes;
+                          return cli::revoke(common, a_.revoke);
+                        });
+      name(c, r.argument, "See sally device show");
+      yes(c);
+      if (r.what == What::kCa) continue;  // it can have one only
+      c->add_option("--reason", a_.revoke.reason, "As certificates have it (default: unspecified)")
+          ->check(CLI::IsMember({"unspecified", "key-compromise", "affiliation-changed",
+                                 "superseded", "cessation-of-operation", "privilege-withdrawn"}));
+    }
+    auto* suspend =
+        command(app_, "suspend", "Cut a device off until `sally resume`", "suspend pump-17",
+                [this](const Common& c) { return cli::suspend(c, a_.name); });
+    name(suspend, "NAME", "The device, by name or id");
+    auto* resume =
+        command(app_, "resume",
+                "Put a device back into service; what was revoked stays dead and needs a new token",
+                "resume pump-17", [this](const Common& c) { return cli::resume(c, a_.name); });
+    name(resume, "NAME", "The device, by name or id");
   }
 
   void device() {

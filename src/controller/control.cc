@@ -37,11 +37,13 @@ void Network::start(std::move_only_function<void()> on_certificates) {
 Status Network::admit(const tls::PeerIdentity& peer, bool up) const {
   const auto& tables = writer_->tables();
   // One that was only superseded does not end what is up.
-  if (const auto row = tables.revoked().find(peer.serial());
-      row != tables.revoked().end() && !(up && row->second.superseded))
+  if (const auto* row = tables.revoked().find(peer.serial());
+      row != nullptr && !(up && row->superseded))
     return fail(Errc::kRemoved, "certificate " + peer.serial() + " is revoked");
-  if (const auto it = tables.identities().find(peer.id());
-      it != tables.identities().end() && it->second.standing != wire::Standing::kActive)
+  if (tables.revoked().contains(peer.issuer().serial_hex()))
+    return fail(Errc::kRemoved, "issuing CA " + peer.issuer().serial_hex() + " is revoked");
+  if (const auto* identity = tables.identities().find(peer.id());
+      identity != nullptr && identity->standing != wire::Standing::kActive)
     return fail(Errc::kRemoved,
                 std::string(tls::role_name(peer.role())) + " " + peer.id() + " is not active");
   if (peer.role() == tls::Role::kRouter && !tables.routers().contains(peer.id()))

@@ -99,6 +99,11 @@ bool add_extensions(X509* x, const CertSpec& spec, const PublicKey& subject,
     if (!add_ext(x, NID_ext_key_usage, eku.get(), false)) return false;
   }
 
+  if (spec.ocsp_no_check) {
+    const Ossl<ASN1_NULL, ASN1_NULL_free> nothing(ASN1_NULL_new());
+    if (!nothing || !add_ext(x, NID_id_pkix_OCSP_noCheck, nothing.get(), false)) return false;
+  }
+
   if (!spec.uris.empty() || !spec.dns.empty() || !spec.ips.empty()) {
     SanStack san(sk_GENERAL_NAME_new_null());
     if (!san) return false;

@@ -10,6 +10,9 @@ namespace {
 
 constexpr std::int64_t kDay = 86'400;
 constexpr std::int64_t kBackdate = 3'600;
+// Purposes; with the generation they are names.
+constexpr std::string_view kDevices = "devices";
+constexpr std::string_view kInfrastructure = "infrastructure";
 constexpr std::uint32_t kIssuingEku =
     crypto::kEkuClientAuth | crypto::kEkuServerAuth | crypto::kEkuOcspSigning;
 
@@ -24,6 +27,36 @@ crypto::CertSpec ca_spec(const NetworkId& network, const std::string& name, std:
   return s;
 }
 
+// The keys of a network's authorities lie together: in the folder, or in a token, where they are
+// called after network and purpose.
+std::string key_reference(const std::string& token, const NetworkId& network,
+                          const std::string& name) {
+  if (token.empty()) return name;
+  const auto query = std::min(token.find('?'), token.size());
+  return token.substr(0, query) + ";object=" + network.str() + "-" + name + token.substr(query);
+}
+// The token of a reference that is made so; empty for one in the folder.
+std::string token_of(std::string reference, const NetworkId& network, const std::string& name) {
+  const std::string object = ";object=" + network.str() + "-" + name;
+  const auto at = reference.find(object);
+  return at == std::string::npos ? std::string() : reference.erase(at, object.size());
+}
+
+store::Authority row_of(const std::string& name, std::string_view purpose, std::uint32_t generation,
+                        const crypto::Certificate& certificate, std::string key_ref,
+                        std::int64_t now_ms) {
+  return {.name = name,
+          .purpose = std::string(purpose),
+          .generation = generation,
+          .certificate = certificate.der(),
+          .key_ref = std::move(key_ref),
+          .created_ms = now_ms};
+}
+
+bool is_ocsp(Profile profile) {
+  return profile == Profile::kOcspDevices || profile == Profile::kOcspInfrastructure;
+}
+
 crypto::Role role_of(Profile profile) {
   switch (profile) {
     case Profile::kDevice:
@@ -36,6 +69,9 @@ crypto::Role role_of(Profile profile) {
       return crypto::Role::kAdmin;
     case Profile::kSigner:
       return crypto::Role::kSigner;
+    case Profile::kOcspDevices:
+    case Profile::kOcspInfrastructure:
+      break;
   }
   return crypto::Role::kDevice;
 }
@@ -64,6 +100,8 @@ std::string_view error_name(Errc e) {
       return "pki.key_file";
     case Errc::kExists:
       return "pki.exists";
+    case Errc::kInfrastructure:
+      return "pki.infrastructure";
     case Errc::kBadSubject:
       return "pki.bad_subject";
     case Errc::kCertificateUnknown:
@@ -91,7 +129,7 @@ std::string_view error_name(Errc e) {
 }
 
 std::string_view profile_name(Profile profile) {
-  return crypto::role_name(role_of(profile));
+  return is_ocsp(profile) ? "ocsp" : crypto::role_name(role_of(profile));
 }
 
 Profile profile_of(store::Kind kind) {
@@ -111,6 +149,7 @@ Profile profile_of(store::Kind kind) {
 }
 
 int lifetime_days(Profile profile) {
+  if (is_ocsp(profile)) return 7;
   return profile == Profile::kAdmin || profile == Profile::kSigner ? 90 : 365;
 }
 
@@ -122,46 +161,31 @@ Result<AuthorityPtr> Authority::create(store::Transaction& tx, const NetworkId& 
   if (!existing.empty())
     return fail(Errc::kExists, "the network has its authorities", Source::kConfig);
 
-  const auto reference = [&](const std::string& name) {
-    const auto query = std::min(token.find('?'), token.size());
-    return token.empty() ? name
-                         : token.substr(0, query) + ";object=" + network.str() + "-" + name +
-                               token.substr(query);
-  };
+  const std::string root_reference = key_reference(token, network, "root");
   if (!token.empty()) {
-    TRY_ASSIGN(const auto one, crypto::parse_key_name(reference("root")));
+    TRY_ASSIGN(const auto one, crypto::parse_key_name(root_reference));
     if (one.kind != crypto::KeyName::Kind::kPkcs11 || !one.id.empty())
       return fail(crypto::Errc::kBadKeyName, "CA keys go into a PKCS#11 token: pkcs11:token=NAME",
                   Source::kConfig);
   }
-  TRY_ASSIGN(const auto root_key, keys.create(reference("root"), crypto::KeyType::kP384));
+  TRY_ASSIGN(const auto root_key, keys.create(root_reference, crypto::KeyType::kP384));
   TRY_ASSIGN(auto root,
              crypto::sign_certificate(ca_spec(network, "Sallyport Root 1", now_s, 20),
                                       root_key->public_key(), nullptr, *root_key, random));
-  const auto issuing = [&](const std::string& name, const std::string& cn,
-                           std::uint32_t eku) -> Result<Issuer> {
-    TRY_ASSIGN(auto key, keys.create(reference(name), crypto::KeyType::kP256));
-    auto spec = ca_spec(network, cn, now_s, 5);
-    spec.path_length = 0;
-    spec.eku = eku;
-    TRY_ASSIGN(auto cert,
-               crypto::sign_certificate(spec, key->public_key(), &root, *root_key, random));
-    return Issuer{std::move(cert), std::move(key)};
-  };
-  TRY_ASSIGN(auto devices, issuing("devices-1", "Sallyport Devices 1", kIssuingEku));
-  TRY_ASSIGN(auto infrastructure, issuing("infrastructure-1", "Sallyport Infrastructure 1",
-                                          kIssuingEku | crypto::kEkuSigner));
-
-  const auto row = [&](const std::string& name, const std::string& purpose,
-                       const crypto::Certificate& cert) {
-    return store::Authority{name, purpose, 1, cert.der(), reference(name), now_ms};
+  TRY_ASSIGN(auto devices,
+             make_issuing(network, keys, token, root, *root_key, true, 1, now_ms, random));
+  TRY_ASSIGN(auto infrastructure,
+             make_issuing(network, keys, token, root, *root_key, false, 1, now_ms, random));
+  const auto row = [&](const std::string& name, std::string_view purpose,
+                       const crypto::Certificate& certificate) {
+    return row_of(name, purpose, 1, certificate, key_reference(token, network, name), now_ms);
   };
   TRY(tx.put_authority(row("root", "root", root)));
-  TRY(tx.put_authority(row("devices-1", "devices", devices.certificate)));
-  TRY(tx.put_authority(row("infrastructure-1", "infrastructure", infrastructure.certificate)));
+  TRY(tx.put_authority(row(devices->name, kDevices, devices->certificate)));
+  TRY(tx.put_authority(row(infrastructure->name, kInfrastructure, infrastructure->certificate)));
   TRY(tx.audit("system", "ca.create", "root", "{\"root\":\"" + root.sha256_hex() + "\"}"));
   return AuthorityPtr(
-      new Authority(network, std::move(root), std::move(devices), std::move(infrastructure)));
+      new Authority(network, keys, std::move(root), std::move(devices), std::move(infrastructure)));
 }
 
 Result<AuthorityPtr> Authority::load(const store::Transaction& tx, const NetworkId& network,
@@ -171,25 +195,82 @@ Result<AuthorityPtr> Authority::load(const store::Transaction& tx, const Network
   const auto find = [&](std::string_view purpose) -> Result<store::Authority> {
     const store::Authority* best = nullptr;
     for (const auto& r : rows)
-      if (r.purpose == purpose && (best == nullptr || r.generation > best->generation)) best = &r;
+      if (r.purpose == purpose && r.revoked_ms == 0 &&
+          (best == nullptr || r.generation > best->generation))
+        best = &r;
     if (best == nullptr) return fail(Errc::kNoAuthority, std::string(purpose), Source::kConfig);
     return *best;
   };
-  const auto issuer = [&](std::string_view purpose) -> Result<Issuer> {
+  const auto issuer = [&](std::string_view purpose) -> Result<IssuerPtr> {
     TRY_ASSIGN(const auto row, find(purpose));
     TRY_ASSIGN(auto cert, crypto::Certificate::from_der(row.certificate));
     TRY_ASSIGN(auto key, keys.load(row.key_ref));
     if (!(key->public_key() == cert.public_key()))
       return fail(crypto::Errc::kKeyMismatch, "CA " + row.name + " and its key file",
                   Source::kConfig);
-    return Issuer{std::move(cert), std::move(key)};
+    return std::make_shared<const Issuer>(row.name, std::move(cert), std::move(key));
   };
   TRY_ASSIGN(const auto root_row, find("root"));
   TRY_ASSIGN(auto root, crypto::Certificate::from_der(root_row.certificate));
-  TRY_ASSIGN(auto devices, issuer("devices"));
-  TRY_ASSIGN(auto infrastructure, issuer("infrastructure"));
+  TRY_ASSIGN(auto devices, issuer(kDevices));
+  TRY_ASSIGN(auto infrastructure, issuer(kInfrastructure));
   return AuthorityPtr(
-      new Authority(network, std::move(root), std::move(devices), std::move(infrastructure)));
+      new Authority(network, keys, std::move(root), std::move(devices), std::move(infrastructure)));
+}
+
+Result<Authority::Successor> Authority::prepare_successor(store::Transaction& tx,
+                                                          std::string_view actor,
+                                                          std::int64_t now_ms,
+                                                          Random& random) const {
+  TRY_ASSIGN(const auto rows, tx.authorities());
+  std::uint32_t generation = 0;
+  std::string root_reference;
+  for (const auto& r : rows) {
+    if (r.purpose == kDevices) generation = std::max(generation, r.generation);
+    if (r.purpose == "root") root_reference = r.key_ref;
+  }
+  ++generation;
+  const std::string token = token_of(root_reference, network_, "root");
+  TRY_ASSIGN(const auto root_key, keys_.load(root_reference));
+  Successor next;
+  TRY_ASSIGN(next.issuer_, make_issuing(network_, keys_, token, root_, *root_key, true, generation,
+                                        now_ms, random));
+  TRY(tx.put_authority(row_of(next.issuer_->name, kDevices, generation, next.issuer_->certificate,
+                              key_reference(token, network_, next.issuer_->name), now_ms)));
+  TRY(tx.audit(actor, "ca.successor", next.issuer_->name,
+               "{\"serial\":\"" + next.issuer_->certificate.serial_hex() + "\"}"));
+  return next;
+}
+
+void Authority::succeed(Successor next) const {
+  const std::scoped_lock lock(mutex_);
+  devices_ = std::move(next.issuer_);
+}
+
+Result<Authority::IssuerPtr> Authority::make_issuing(const NetworkId& network, const KeyDir& keys,
+                                                     const std::string& token,
+                                                     const crypto::Certificate& root,
+                                                     const crypto::Signer& root_key,
+                                                     bool of_devices, std::uint32_t generation,
+                                                     std::int64_t now_ms, Random& random) {
+  const std::string number = std::to_string(generation);
+  const std::string name = std::string(of_devices ? kDevices : kInfrastructure) + "-" + number;
+  const std::string reference = key_reference(token, network, name);
+  Result<crypto::SignerPtr> key = fail(Errc::kNoAuthority);
+  // Left by one that was never committed: nothing was ever signed with it.
+  if (generation > 1) key = keys.load(reference);
+  if (!key) key = keys.create(reference, crypto::KeyType::kP256);
+  if (!key) return fail(std::move(key).error());
+  auto spec = ca_spec(
+      network, std::string("Sallyport ") + (of_devices ? "Devices " : "Infrastructure ") + number,
+      now_ms / 1000, 5);
+  spec.path_length = 0;
+  spec.eku = of_devices ? kIssuingEku : kIssuingEku | crypto::kEkuSigner;
+  // An issuer's end is the root's at the latest.
+  spec.not_after_s = std::min(spec.not_after_s, root.not_after());
+  TRY_ASSIGN(auto certificate,
+             crypto::sign_certificate(spec, (*key)->public_key(), &root, root_key, random));
+  return std::make_shared<const Issuer>(name, std::move(certificate), std::move(*key));
 }
 
 Result<Issued> Authority::issue(store::Transaction& tx, const Subject& subject,
@@ -197,7 +278,9 @@ Result<Issued> Authority::issue(store::Transaction& tx, const Subject& subject,
                                 Random& random, std::int64_t life_s) const {
   const std::int64_t now_s = now_ms / 1000;
   const std::int64_t life = life_s > 0 ? life_s : lifetime_days(profile) * kDay;
-  const Issuer& issuer = profile == Profile::kDevice ? devices_ : infrastructure_;
+  const IssuerPtr from =
+      this->issuer(profile == Profile::kDevice || profile == Profile::kOcspDevices);
+  const Issuer& issuer = *from;
   const bool server = profile == Profile::kRouter || profile == Profile::kController;
   if (!server && (!subject.dns.empty() || !subject.ips.empty()))
     return fail(Errc::kBadSubject, "only servers have DNS and IP names", Source::kInternal);
@@ -207,7 +290,9 @@ Result<Issued> Authority::issue(store::Transaction& tx, const Subject& subject,
   s.not_before_s =
       std::max(now_s - std::min(kBackdate, life / 10), issuer.certificate.not_before());
   s.not_after_s = std::min(now_s + life, issuer.certificate.not_after());
-  s.uris = {crypto::IdentityName{network_.str(), role_of(profile), subject.id}.uri()};
+  if (!is_ocsp(profile))
+    s.uris = {crypto::IdentityName{network_.str(), role_of(profile), subject.id}.uri()};
+  s.ocsp_no_check = is_ocsp(profile);
   s.dns = subject.dns;
   s.ips = subject.ips;
   switch (profile) {
@@ -217,17 +302,22 @@ Result<Issued> Authority::issue(store::Transaction& tx, const Subject& subject,
     case Profile::kAdmin:
       s.eku = crypto::kEkuClientAuth;
       break;
+    case Profile::kOcspDevices:
+    case Profile::kOcspInfrastructure:
+      s.eku = crypto::kEkuOcspSigning;
+      break;
     default:
       s.eku = crypto::kEkuClientAuth | crypto::kEkuServerAuth;
   }
   // What we sign must be what we would believe.
-  if (auto name = crypto::parse_identity_uri(s.uris.front()); !name)
+  if (!is_ocsp(profile) && !crypto::parse_identity_uri(s.uris.front()))
     return fail(Errc::kBadSubject, "id " + subject.id, Source::kInternal);
   TRY_ASSIGN(auto leaf, crypto::sign_certificate(s, key, &issuer.certificate, *issuer.key, random));
   store::CertificateRow row;
   row.serial = leaf.serial_hex();
   row.identity = subject.id;
   row.profile = profile_name(profile);
+  row.issuer = issuer.name;
   row.key_hash = key.hash_hex();
   row.not_before_s = leaf.not_before();
   row.not_after_s = leaf.not_after();

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -18,7 +19,15 @@
 namespace sally::pki {
 
 /// What a certificate is for; its fields are fixed by docs/pki.md and by nothing a requester says.
-enum class Profile : std::uint8_t { kDevice, kRouter, kController, kAdmin, kSigner };
+enum class Profile : std::uint8_t {
+  kDevice,
+  kRouter,
+  kController,
+  kAdmin,
+  kSigner,
+  kOcspDevices,         ///< answers status requests for the CA of devices; no identity
+  kOcspInfrastructure,  ///< the same for the other one
+};
 std::string_view profile_name(Profile profile);
 /// The profile of an identity's kind.
 Profile profile_of(store::Kind kind);
@@ -44,10 +53,17 @@ struct Issued {
 };
 
 /// The CAs of one network with the keys of the issuing ones.
-/// Owned by the controller's network object, shared with its handlers; immutable, any thread.
-/// issue() fails with kBadSubject or what crypto says.
+/// Owned by the controller's network object, shared with its handlers; immutable but for the CA of
+/// devices, which a successor replaces; any thread. issue() fails with kBadSubject or what crypto
+/// says.
 class Authority {
  public:
+  struct Issuer {
+    std::string name;
+    crypto::Certificate certificate;
+    crypto::SignerPtr key;
+  };
+  using IssuerPtr = std::shared_ptr<const Issuer>;
   /// Root (P-384, 20 years), `devices` and `infrastructure` (P-256, 5 years, path length 0) in
   /// generation 1: keys, rows and one audit row. The caller commits. `token`: the keys are made in
   /// this PKCS#11 token (a name without an object), called after network and purpose.
@@ -70,10 +86,27 @@ class Authority {
 
   [[nodiscard]] const NetworkId& network() const { return network_; }
   [[nodiscard]] const crypto::Certificate& root() const { return root_; }
-  [[nodiscard]] const crypto::Certificate& devices() const { return devices_.certificate; }
-  [[nodiscard]] const crypto::Certificate& infrastructure() const {
-    return infrastructure_.certificate;
+  [[nodiscard]] crypto::Certificate devices() const { return issuer(true)->certificate; }
+  [[nodiscard]] std::string devices_name() const { return issuer(true)->name; }
+  /// The CA of devices as it is now, or the other one. Its key signs what pki/ makes only.
+  [[nodiscard]] IssuerPtr issuer(bool of_devices) const {
+    if (!of_devices) return infrastructure_;
+    const std::scoped_lock lock(mutex_);
+    return devices_;
   }
+  [[nodiscard]] const crypto::Certificate& infrastructure() const {
+    return infrastructure_->certificate;
+  }
+  /// The next generation of the CA of devices: key file (the root's key is read), row, audit. The
+  /// caller commits, and then says succeed().
+  class Successor {
+    friend class Authority;
+    std::shared_ptr<const Issuer> issuer_;
+  };
+  [[nodiscard]] Result<Successor> prepare_successor(store::Transaction& tx, std::string_view actor,
+                                                    std::int64_t now_ms, Random& random) const;
+  void succeed(Successor next) const;
+
   /// Root and issuing certificates in a stable order.
   [[nodiscard]] std::vector<crypto::Certificate> bundle() const {
     return {root_, devices(), infrastructure()};
@@ -82,19 +115,25 @@ class Authority {
   [[nodiscard]] crypto::PathPolicy policy(crypto::Purpose purpose, std::int64_t now_s) const;
 
  private:
-  struct Issuer {
-    crypto::Certificate certificate;
-    crypto::SignerPtr key;
-  };
-  Authority(NetworkId network, crypto::Certificate root, Issuer devices, Issuer infrastructure)
+  Authority(NetworkId network, KeyDir keys, crypto::Certificate root, IssuerPtr devices,
+            IssuerPtr infrastructure)
       : network_(std::move(network)),
+        keys_(std::move(keys)),
         root_(std::move(root)),
-        devices_(std::move(devices)),
-        infrastructure_(std::move(infrastructure)) {}
+        infrastructure_(std::move(infrastructure)),
+        devices_(std::move(devices)) {}
+  [[nodiscard]] static Result<IssuerPtr> make_issuing(const NetworkId& network, const KeyDir& keys,
+                                                      const std::string& token,
+                                                      const crypto::Certificate& root,
+                                                      const crypto::Signer& root_key,
+                                                      bool of_devices, std::uint32_t generation,
+                                                      std::int64_t now_ms, Random& random);
   NetworkId network_;
+  KeyDir keys_;
   crypto::Certificate root_;
-  Issuer devices_;
-  Issuer infrastructure_;
+  IssuerPtr infrastructure_;
+  mutable std::mutex mutex_;
+  mutable IssuerPtr devices_;  // under mutex_
 };
 using AuthorityPtr = std::shared_ptr<const Authority>;
 

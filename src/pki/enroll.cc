@@ -8,6 +8,7 @@
 #include "crypto/hash.h"
 #include "crypto/jws.h"
 #include "pki/publish.h"
+#include "pki/revoke.h"
 
 namespace sally::pki {
 
@@ -82,7 +83,7 @@ Result<TokenDoor::Enrolled> TokenDoor::enroll(store::Transaction& tx, std::strin
   // at once.
   std::size_t older = 0;
   if (row->kind != store::Kind::kAdmin) {
-    TRY_ASSIGN(older, revoke_certificates(tx, identity->id, now_ms));
+    TRY_ASSIGN(older, revoke_certificates(tx, identity->id, now_ms, store::Reason::kSuperseded));
   }
   if (older > 0) {
     ++identity->credential_epoch;

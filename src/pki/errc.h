@@ -17,6 +17,7 @@ enum class Errc : std::uint8_t {
   kNoAuthority,       ///< the network has no such CA
   kKeyFile,           ///< a key file is missing, unreadable or readable by others
   kExists,            ///< there is one already
+  kInfrastructure,    ///< the CA without which there is no network
   kBadSubject,        ///< an identity that fits no profile
   // renewal
   kCertificateUnknown,  ///< a request by no certificate of this network

@@ -11,6 +11,7 @@
 #include "pki/enroll.h"
 #include "pki/publish.h"
 #include "pki/renew.h"
+#include "pki/revoke.h"
 #include "trust/records.h"
 #include "trust/renewal.h"
 
@@ -230,6 +231,62 @@ TEST_F(PkiTest, SecondEnrolmentKillsTheFirst) {
   EXPECT_EQ(must(tx->log_head()).version, 2u);
   EXPECT_EQ(must(snapshot_ops(*tx, kNow)).size(), 2u);
   EXPECT_TRUE(tx->verify_chains());
+}
+
+TEST_F(PkiTest, RoutersHearOfWhatDiedBeforeItsDeviceComesBack) {
+  const auto device = add("dev1");
+  const auto issued = must(enroll(token(device), csr())).issued;
+  const auto unused = token(device);
+  const auto apply =
+      [&](const std::function<Status(store::Transaction&, store::Identity)>& change) {
+        auto tx = must(db->begin(kNet, kNow));
+        const auto from = must(tx->log_head()).version;
+        ok(change(*tx, *must(tx->identity("dev1"))));
+        ok(tx->audit("t", "change", "dev1"));
+        ok(tx->commit());
+        std::vector<wire::StateOp> ops;
+        auto read = must(db->read(kNet));
+        for (const auto& row : must(read->log_after(from, 100)))
+          ops.push_back(must(wire::decode_state_op(must(wire::decode_log_entry(row.entry)).op)));
+        return ops;
+      };
+  const auto standing = [](const wire::StateOp& op) {
+    const auto* i = std::get_if<wire::IdentityState>(&op.op);
+    return i == nullptr ? wire::Standing::kNone : i->standing;
+  };
+
+  // Suspension and back: one row each, the certificate is what it was; the cards are not.
+  auto ops = apply([](auto& tx, auto i) { return suspend_identity(tx, i, kNow); });
+  ASSERT_EQ(ops.size(), 1u);
+  EXPECT_EQ(standing(ops[0]), wire::Standing::kSuspended);
+  EXPECT_EQ(std::get<wire::IdentityState>(ops[0].op).credential_epoch, 1u);
+  EXPECT_TRUE(apply([](auto& tx, auto i) { return suspend_identity(tx, i, kNow); }).empty());
+  ops = apply([](auto& tx, auto i) { return resume_identity(tx, i, kNow); });
+  ASSERT_EQ(ops.size(), 1u);
+  EXPECT_EQ(std::get<wire::IdentityState>(ops[0].op).credential_epoch, 1u);
+  EXPECT_EQ(must(must(db->read(kNet))->certificate(issued.leaf.serial_hex()))->revoked_ms, 0);
+
+  // Revocation is one row, however many certificates; coming back names them first.
+  const auto revoke = [](auto& tx, auto i) -> Status {
+    TRY(revoke_identity(tx, i, store::Reason::kKeyCompromise, kNow));
+    return {};
+  };
+  ops = apply(revoke);
+  ASSERT_EQ(ops.size(), 1u);
+  EXPECT_EQ(standing(ops[0]), wire::Standing::kRevoked);
+  EXPECT_EQ(std::get<wire::IdentityState>(ops[0].op).credential_epoch, 2u);
+  EXPECT_TRUE(apply(revoke).empty());
+  EXPECT_TRUE(apply([](auto& tx, auto i) { return suspend_identity(tx, i, kNow); }).empty());
+  const auto row = *must(must(db->read(kNet))->certificate(issued.leaf.serial_hex()));
+  EXPECT_EQ(row.revoked_ms, kNow);
+  EXPECT_EQ(row.reason, store::Reason::kKeyCompromise);
+  EXPECT_EQ(row.issuer, "devices-1");
+  ops = apply([](auto& tx, auto i) { return resume_identity(tx, i, kNow); });
+  ASSERT_EQ(ops.size(), 2u);
+  EXPECT_EQ(std::get<wire::RevokedCertificate>(ops[0].op).serial, issued.leaf.serial_hex());
+  EXPECT_EQ(standing(ops[1]), wire::Standing::kActive);
+  EXPECT_EQ(std::get<wire::IdentityState>(ops[1].op).credential_epoch, 2u);
+  EXPECT_TRUE(enroll(unused, csr()).error().is(Errc::kTokenRevoked));
 }
 
 // Requests that ask for more than a key; their own keys are nowhere.

@@ -47,17 +47,6 @@ Status publish_identity(store::Transaction& tx, const store::Identity& identity,
   return append(tx, {state_of(identity, now_ms)});
 }
 
-Status revoke_certificate(store::Transaction& tx, store::CertificateRow row, std::int64_t now_ms,
-                          bool superseded) {
-  // One that was only superseded can still be revoked for good.
-  if (row.revoked_ms != 0 && (!row.superseded || superseded)) return {};
-  row.revoked_ms = now_ms;
-  row.superseded = superseded;
-  TRY(tx.put_certificate(row));
-  return append(tx,
-                {wire::RevokedCertificate{row.serial, row.not_after_s * 1000, now_ms, superseded}});
-}
-
 Result<std::vector<store::CertificateRow>> older_certificates(const store::Transaction& tx,
                                                               std::string_view identity,
                                                               std::string_view serial,
@@ -69,18 +58,6 @@ Result<std::vector<store::CertificateRow>> older_certificates(const store::Trans
     return r.issued_ms >= issued || r.revoked_ms != 0 || r.not_after_s * 1000 <= now_ms;
   });
   return rows;
-}
-
-Result<std::size_t> revoke_certificates(store::Transaction& tx, std::string_view identity,
-                                        std::int64_t now_ms) {
-  TRY_ASSIGN(const auto rows, tx.certificates_of(identity));
-  std::size_t n = 0;
-  for (const auto& row : rows) {
-    if ((row.revoked_ms != 0 && !row.superseded) || row.not_after_s * 1000 <= now_ms) continue;
-    TRY(revoke_certificate(tx, row, now_ms));
-    ++n;
-  }
-  return n;
 }
 
 Status publish_service(store::Transaction& tx, const NetworkId& network, store::Service service,

@@ -24,18 +24,11 @@ store::Hooks store_hooks();
 
 Status publish_identity(store::Transaction& tx, const store::Identity& identity,
                         std::int64_t now_ms);
-/// Marks the row and appends.
-/// `superseded`: a renewed one is in use, what is up with this one lives on.
-Status revoke_certificate(store::Transaction& tx, store::CertificateRow row, std::int64_t now_ms,
-                          bool superseded = false);
-/// All of an identity that are not revoked and not past their end; how many.
 /// Of the same identity, issued before the certificate of that serial, neither revoked nor over.
 Result<std::vector<store::CertificateRow>> older_certificates(const store::Transaction& tx,
                                                               std::string_view identity,
                                                               std::string_view serial,
                                                               std::int64_t now_ms);
-Result<std::size_t> revoke_certificates(store::Transaction& tx, std::string_view identity,
-                                        std::int64_t now_ms);
 /// Signs the record from the service's row and grants, stores it in the row and appends it.
 Status publish_service(store::Transaction& tx, const NetworkId& network, store::Service service,
                        const crypto::Signer& signer, std::int64_t now_ms);

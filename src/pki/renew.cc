@@ -6,6 +6,7 @@
 #include "crypto/csr.h"
 #include "crypto/hash.h"
 #include "pki/publish.h"
+#include "pki/revoke.h"
 #include "trust/renewal.h"
 
 namespace sally::pki {

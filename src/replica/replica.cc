@@ -68,7 +68,7 @@ const wire::RouterEntry* State::router(std::string_view id) const {
 }
 
 const wire::IdentityState* State::identity(std::string_view id) const {
-  return find_in(tables_.identities(), id);
+  return tables_.identities().find(id);
 }
 
 bool State::serial_revoked(std::string_view serial_hex) const {
@@ -76,7 +76,7 @@ bool State::serial_revoked(std::string_view serial_hex) const {
 }
 
 bool State::serial_cut(std::string_view serial_hex) const {
-  const auto* row = find_in(tables_.revoked(), serial_hex);
+  const auto* row = tables_.revoked().find(serial_hex);
   return row != nullptr && !row->superseded;
 }
 
@@ -97,6 +97,9 @@ void Replica::reset() {
   s->network_ = anchors_.network;
   state_ = std::move(s);
   material_ = {};
+  behind_.clear();
+  unsaved_.clear();
+  unsaved_head_.clear();
   dirty_ = true;
 }
 
@@ -193,6 +196,7 @@ Result<Diff> Replica::apply(const wire::StateUpdate& update, std::int64_t now_ms
   diff.unverified_services =
       next->tables_.verify_services({anchors_, next->signers_, nullptr, now_ms});
   diff.to = next->version_;
+  diff.whole = replaced || diff.from == 0;
   if (replaced) {
     diff.services.clear();
     diff.identities.clear();
@@ -200,8 +204,13 @@ Result<Diff> Replica::apply(const wire::StateUpdate& update, std::int64_t now_ms
     diff.serials.clear();
     const auto equal = [](const auto& a, const auto& b) { return a == b; };
     compare(state_->tables_.routers(), next->tables_.routers(), diff.routers, equal);
-    compare(state_->tables_.identities(), next->tables_.identities(), diff.identities, equal);
-    compare(state_->tables_.revoked(), next->tables_.revoked(), diff.serials, equal);
+    const auto note_in = [](std::set<std::string>& out) {
+      return [&out](const std::string& id) { out.insert(id); };
+    };
+    ShardedMap<wire::IdentityState>::for_each_difference(
+        state_->tables_.identities(), next->tables_.identities(), note_in(diff.identities));
+    ShardedMap<wire::RevokedCertificate>::for_each_difference(
+        state_->tables_.revoked(), next->tables_.revoked(), note_in(diff.serials));
     compare(state_->tables_.services(), next->tables_.services(), diff.services,
             [](const auto& a, const auto& b) {
               return a.envelope == b.envelope && a.verified == b.verified;
@@ -213,30 +222,22 @@ Result<Diff> Replica::apply(const wire::StateUpdate& update, std::int64_t now_ms
   return diff;
 }
 
-void Replica::keep(const wire::StateUpdate& update, std::uint64_t before) {
-  if (!update.snapshot.empty()) {
-    material_ = update;
-  } else {
-    if (!update.snapshot_head.empty() && update.snapshot_head != material_.snapshot_head &&
-        update.entries.empty()) {
-      material_.snapshot_head = update.snapshot_head;
-      material_.snapshot = state_->tables_.snapshot();
-      material_.entries.clear();
-    }
-    for (const auto& bytes : update.entries) {
-      const auto entry = wire::decode_log_entry(bytes);
-      if (entry && entry->version > before) material_.entries.push_back(bytes);
-    }
-    material_.head = update.head;
-  }
-  material_.signers = state_->signers().chains();
-  dirty_ = true;
-}
-
-// ---- disk
-// ----------------------------------------------------------------------------------------------
 namespace {
-constexpr std::string_view kMagic = "sally-replica-1\n";
+
+// The file: the magic, then frames of length (4 bytes), SHA-256 and that many bytes, each an
+// encoded StateUpdate: the first one leads from nothing to a state, the others on from there. The
+// hash tells damage from forgery; belief comes from the signatures. The first format was a magic,
+// a hash, one update.
+constexpr std::string_view kMagic = "sally-replica-2\n";
+constexpr std::string_view kMagic1 = "sally-replica-1\n";
+constexpr std::size_t kFrameHead = 4 + 32;
+constexpr std::size_t kLeastBehind = std::size_t{256} << 10U;
+
+void append_frame(Bytes& out, ByteView body) {
+  put_big(out, body.size(), 4);
+  append(out, crypto::sha256(body));
+  append(out, body);
+}
 
 // The time in the head; 0 where it cannot be read. apply() verifies what it belongs to.
 std::int64_t said_at(const wire::StateUpdate& update) {
@@ -245,23 +246,69 @@ std::int64_t said_at(const wire::StateUpdate& update) {
   const auto head = wire::decode_state_head(envelope->payload);
   return head ? head->time_ms : 0;
 }
+
 }  // namespace
 
+void Replica::keep(const wire::StateUpdate& update, std::uint64_t before) {
+  dirty_ = true;
+  auto chains = state_->signers().chains();
+  const bool same_signers = chains == material_.signers;
+  if (!update.snapshot.empty()) {
+    material_ = update;
+    behind_.clear();
+  } else {
+    if (!update.snapshot_head.empty() && update.snapshot_head != material_.snapshot_head &&
+        update.entries.empty()) {
+      material_.snapshot_head = update.snapshot_head;
+      material_.snapshot = state_->tables_.snapshot();
+      material_.entries.clear();
+      behind_.clear();
+    }
+    for (const auto& bytes : update.entries) {
+      const auto entry = wire::decode_log_entry(bytes);
+      if (entry && entry->version > before) material_.entries.push_back(bytes);
+    }
+    material_.head = update.head;
+  }
+  material_.signers = std::move(chains);
+  unsaved_head_.clear();
+  if (behind_.empty()) {
+    unsaved_.clear();
+    return;
+  }
+  wire::StateUpdate news{.entries = update.entries, .head = update.head};
+  if (!same_signers) news.signers = material_.signers;
+  append_frame(news.entries.empty() && same_signers ? unsaved_head_ : unsaved_, wire::encode(news));
+}
+
+// ---- disk
+// ----------------------------------------------------------------------------------------------
 bool Replica::save_due(std::int64_t now_ms) const {
   if (!dirty_ || state_->version_ == 0) return false;
   return state_->version_ != saved_version_ || now_ms - saved_at_ms_ >= kHeadSaveMs;
 }
 
 Status Replica::save(const std::string& path, std::int64_t now_ms) {
-  // Magic, SHA-256 of the rest, the signed material. The hash tells damage from forgery; belief
-  // comes from the signatures.
-  const Bytes body = wire::encode(material_);
-  if (body.size() > kMaxFile)
-    return fail(Errc::kTooLarge, std::to_string(body.size()), Source::kLocal);
-  Bytes file = to_bytes(kMagic);
-  append(file, crypto::sha256(body));
-  append(file, body);
-  TRY(fs::write_file_atomic(path, file, 0600));
+  Bytes news = unsaved_;
+  append(news, unsaved_head_);
+  const bool behind = behind_ == path && !news.empty() &&
+                      file_behind_ + news.size() <= std::max(kLeastBehind, file_whole_ / 2);
+  if (behind && fs::append_file(path, news)) {
+    file_behind_ += news.size();
+  } else {
+    behind_.clear();  // until this has worked
+    const Bytes body = wire::encode(material_);
+    if (body.size() > kMaxFile)
+      return fail(Errc::kTooLarge, std::to_string(body.size()), Source::kLocal);
+    Bytes file = to_bytes(kMagic);
+    append_frame(file, body);
+    TRY(fs::write_file_atomic(path, file, 0600));
+    behind_ = path;
+    file_whole_ = file.size();
+    file_behind_ = 0;
+  }
+  unsaved_.clear();
+  unsaved_head_.clear();
   saved_version_ = state_->version_;
   saved_at_ms_ = now_ms;
   dirty_ = false;
@@ -270,25 +317,45 @@ Status Replica::save(const std::string& path, std::int64_t now_ms) {
 
 Status Replica::load(const std::string& path, std::int64_t now_ms) {
   reset();
-  TRY_ASSIGN(const auto file, fs::read_file(path, kMaxFile + 1'024));
-  Reader r(file);
-  const auto magic = r.take(kMagic.size());
-  const auto hash = r.take(32);
-  if (!r.ok() || as_text(magic) != kMagic)
-    return fail(Errc::kDamaged, path + ": not a replica file", Source::kLocal);
-  const auto body = r.take(r.left());
-  if (!equal_constant_time(hash, crypto::sha256(body)))
-    return fail(Errc::kDamaged, path + ": checksum", Source::kLocal);
-  // It was believed once: that the clock is behind it now is the clock's fault.
-  TRY_ASSIGN(const auto update, wire::decode_state_update(body));
-  auto taken = apply(update, std::max(now_ms, said_at(update)));
-  if (!taken) {
+  TRY_ASSIGN(const auto file, fs::read_file(path, 2 * kMaxFile));
+  if (auto s = load_file(file, path, now_ms); !s) {
     reset();
-    return std::unexpected(std::move(taken.error()).at(path));
+    return s;
   }
+  unsaved_.clear();
+  unsaved_head_.clear();
   saved_version_ = state_->version_;
   saved_at_ms_ = now_ms;
   dirty_ = false;
+  return {};
+}
+
+Status Replica::load_file(ByteView file, const std::string& path, std::int64_t now_ms) {
+  const auto damaged = [&](const char* what) {
+    return fail(Errc::kDamaged, path + ": " + what, Source::kLocal);
+  };
+  Reader r(file);
+  const auto magic = as_text(r.take(kMagic.size()));
+  const bool one = r.ok() && magic == kMagic1;
+  if (!r.ok() || (magic != kMagic && !one)) return damaged("not a replica file");
+  bool first = true;
+  while (first || r.left() != 0) {
+    if (!first && r.left() < kFrameHead) break;  // cut off
+    const std::size_t size = one ? r.left() - std::min<std::size_t>(r.left(), 32) : r.big(4);
+    const auto hash = r.take(32);
+    if (!first && r.left() < size) break;
+    const auto body = r.take(size);
+    if (!r.ok() || !equal_constant_time(hash, crypto::sha256(body))) return damaged("checksum");
+    // It was believed once: that the clock is behind it now is the clock's fault.
+    TRY_ASSIGN(const auto update, wire::decode_state_update(body));
+    if (auto taken = apply(update, std::max(now_ms, said_at(update))); !taken)
+      return std::unexpected(std::move(taken.error()).at(path));
+    if (first) file_whole_ = file.size() - r.left();
+    first = false;
+  }
+  // What was cut off would stand in the way of what comes behind it.
+  if (!one && r.left() == 0) behind_ = path;
+  file_behind_ = file.size() - file_whole_;
   return {};
 }
 

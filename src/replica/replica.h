@@ -70,13 +70,15 @@ struct Diff {
   std::set<std::string> routers;
   std::set<std::string> serials;        ///< newly revoked
   std::size_t unverified_services = 0;  ///< in the whole state: worth a warning
+  bool whole = false;       ///< everything was replaced: what is absent above may have changed too
   bool older_head = false;  ///< the writer's clock went back; how fresh we are stays as it was
   [[nodiscard]] bool empty() const {
     return services.empty() && identities.empty() && routers.empty() && serials.empty();
   }
 };
 
-/// Takes updates, keeps the state and the signed material it came from, writes that to disk.
+/// Takes updates, keeps the state and the signed material it came from, writes that to disk: the
+/// whole of it now and then, and what came since behind it.
 /// Owned by the router; one thread (states are handed to others).
 /// An update is taken whole or not at all; after a refusal the old state stands.
 class Replica {
@@ -98,11 +100,11 @@ class Replica {
 
   /// True where a save is due: at once after a change of version, every 5 minutes for mere heads.
   [[nodiscard]] bool save_due(std::int64_t now_ms) const;
-  /// Atomic; mode 0600.
+  /// After a crash the file holds what it held before or what is saved; mode 0600.
   Status save(const std::string& path, std::int64_t now_ms);
   /// Verifies everything in the file as if it came from the wire. fs code where there is no file;
   /// otherwise a refusal means a damaged or foreign file: the replica is empty and must say so
-  /// loudly.
+  /// loudly. An end that was cut off in the middle of a save is as if it had not been saved.
   Status load(const std::string& path, std::int64_t now_ms);
 
  private:
@@ -110,10 +112,18 @@ class Replica {
                        State& next) const;
   Status take_entries(const wire::StateUpdate& update, State& next, Diff& diff) const;
   void keep(const wire::StateUpdate& update, std::uint64_t before);
+  Status load_file(ByteView file, const std::string& path, std::int64_t now_ms);
 
   trust::Anchors anchors_;
   StatePtr state_;
   wire::StateUpdate material_;  ///< leads from nothing to state_
+  // What the file lacks, as frames; the last head stands alone until the next change brings its
+  // own.
+  Bytes unsaved_;
+  Bytes unsaved_head_;
+  std::string behind_;           ///< the file that these go behind; empty: write all of it
+  std::size_t file_whole_ = 0;   ///< bytes of its first part
+  std::size_t file_behind_ = 0;  ///< of the rest
   std::uint64_t saved_version_ = 0;
   std::int64_t saved_at_ms_ = 0;
   bool dirty_ = false;

@@ -4,9 +4,11 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
+#include <algorithm>
 #include <functional>
 
 #include "base/fs.h"
+#include "crypto/hash.h"
 #include "replica/cards.h"
 #include "replica/writer.h"
 #include "trust/test_world.h"
@@ -302,7 +304,8 @@ TEST(Replica, DiskHoldsSignedMaterial) {
       code(again.apply(crypto::must(p.writer.update_for(1, again.state()->hash(), p.now)), p.now)),
       "ok");
 
-  // Other roots: not believed. Damage: refused, empty.
+  // Other roots: not believed. Damage: refused, empty. (Of a file in one piece; see below.)
+  ASSERT_EQ(code(p.replica.save(file, p.now)), "ok");
   Replica foreign(other_world().anchors);
   EXPECT_NE(code(foreign.load(file, p.now)), "ok");
   const auto bytes = *fs::read_file(file);
@@ -317,6 +320,136 @@ TEST(Replica, DiskHoldsSignedMaterial) {
     ASSERT_EQ(code(fs::write_file_atomic(file, ByteView(bytes).first(keep))), "ok");
     EXPECT_EQ(code(again.load(file, p.now)), "replica.damaged") << keep;
   }
+}
+
+// What came since stands behind the first piece, so that a change costs its own size.
+TEST(Replica, DiskGrowsByWhatChanged) {
+  const TempDir dir;
+  const std::string file = dir.path + "/state";
+  Pair p;
+  for (int i = 0; i < 2'000; ++i)
+    ASSERT_EQ(
+        code(p.writer.append(identity("d-" + std::to_string(i), wire::Standing::kRevoked, 1))),
+        "ok");
+  ASSERT_EQ(code(p.sync()), "ok");
+  ASSERT_EQ(code(p.sync()), "ok");  // the writer lets us forget the entries
+  ASSERT_EQ(code(p.replica.save(file, p.now)), "ok");
+  const auto size = [&] { return fs::read_file(file).value().size(); };
+  const std::size_t whole = size();
+  std::vector<std::size_t> ends{whole};
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_EQ(
+        code(p.writer.append(identity("e-" + std::to_string(i), wire::Standing::kRevoked, 1))),
+        "ok");
+    p.now += 10'000;
+    ASSERT_EQ(code(p.sync()), "ok");
+    p.now += 10'000;
+    ASSERT_EQ(code(p.sync()), "ok");  // a head alone: only the last one is kept
+    ASSERT_EQ(code(p.replica.save(file, p.now)), "ok");
+    EXPECT_LT(size(), ends.back() + 1'500);
+    ends.push_back(size());
+  }
+  const auto bytes = fs::read_file(file).value();
+  Replica again(world().anchors);
+  ASSERT_EQ(code(again.load(file, p.now)), "ok");
+  EXPECT_EQ(again.state()->version(), 2'003U);
+  EXPECT_EQ(again.state()->head_time_ms(), p.now);
+  EXPECT_FALSE(again.state()->identity_alive("e-2", 9));
+  // It goes on behind, also after it was loaded.
+  ASSERT_EQ(code(p.writer.append(identity("f", wire::Standing::kRevoked, 1))), "ok");
+  const auto more = p.writer.update_for(2'003, again.state()->hash(), p.now).value();
+  ASSERT_EQ(code(again.apply(more, p.now)), "ok");
+  ASSERT_EQ(code(again.save(file, p.now)), "ok");
+  EXPECT_LT(size(), bytes.size() + 1'500);
+  ASSERT_EQ(code(again.load(file, p.now)), "ok");
+  EXPECT_EQ(again.state()->version(), 2'004U);
+
+  // Cut off anywhere in a later piece: what was saved before it. It is written whole the next time.
+  for (std::size_t keep = whole; keep < bytes.size(); keep += 97) {
+    ASSERT_EQ(code(fs::write_file_atomic(file, ByteView(bytes).first(keep))), "ok");
+    ASSERT_EQ(code(again.load(file, p.now)), "ok") << keep;
+    const auto pieces = std::ranges::upper_bound(ends, keep) - ends.begin();
+    EXPECT_GE(again.state()->version(), 2'000U + static_cast<std::uint64_t>(pieces) - 1);
+    ASSERT_EQ(
+        code(again.apply(
+            p.writer.update_for(again.state()->version(), again.state()->hash(), p.now).value(),
+            p.now)),
+        "ok");
+    ASSERT_EQ(code(again.save(file, p.now)), "ok");
+    ASSERT_EQ(code(again.load(file, p.now)), "ok") << keep;
+    EXPECT_EQ(again.state()->version(), 2'004U);
+  }
+  // A bit elsewhere than in a length: refused, empty.
+  for (std::size_t i = whole + 4; i < ends[1]; i += 41) {
+    auto bad = bytes;
+    bad[i] ^= 0x40;
+    ASSERT_EQ(code(fs::write_file_atomic(file, bad)), "ok");
+    const auto loaded = again.load(file, p.now);
+    if (loaded) {
+      EXPECT_LE(again.state()->version(), 2'003U);  // a length of a later piece: it is cut off
+    } else {
+      EXPECT_EQ(code(loaded), "replica.damaged") << i;
+      EXPECT_EQ(again.state()->version(), 0U);
+    }
+  }
+  // Pieces left out or in another order are no history.
+  Bytes reordered(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(whole));
+  append(reordered, ByteView(bytes).subspan(ends[1]));
+  ASSERT_EQ(code(fs::write_file_atomic(file, reordered)), "ok");
+  EXPECT_EQ(code(again.load(file, p.now)), "replica.gap");
+  EXPECT_EQ(again.state()->version(), 0U);
+}
+
+TEST(Replica, AFileOfTheFormatBeforeIsRead) {
+  const TempDir dir;
+  const std::string file = dir.path + "/state";
+  Pair p;
+  ASSERT_EQ(code(p.writer.append(router("r-1"))), "ok");
+  const Bytes body = wire::encode(p.next());
+  Bytes old = to_bytes(std::string_view("sally-replica-1\n"));
+  append(old, crypto::sha256(body));
+  append(old, body);
+  ASSERT_EQ(code(fs::write_file_atomic(file, old)), "ok");
+  ASSERT_EQ(code(p.replica.load(file, p.now)), "ok");
+  EXPECT_EQ(p.replica.state()->version(), 1U);
+  ASSERT_EQ(code(p.writer.append(router("r-2"))), "ok");
+  ASSERT_EQ(code(p.sync()), "ok");
+  ASSERT_EQ(code(p.replica.save(file, p.now)), "ok");
+  Replica again(world().anchors);
+  ASSERT_EQ(code(again.load(file, p.now)), "ok");
+  EXPECT_EQ(again.state()->version(), 2U);
+}
+
+// Copies share what did not change; each is what it was.
+TEST(ShardedMap, CopiesAreIndependent) {
+  SeededRandom random(7);
+  ShardedMap<int> map;
+  std::map<std::string, int> plain;
+  std::vector<std::pair<ShardedMap<int>, std::map<std::string, int>>> copies;
+  for (int i = 0; i < 3'000; ++i) {
+    const auto id = random.hex(1 + random.below(2));
+    map.put(id, i);
+    plain[id] = i;
+    if (i % 300 == 0) copies.emplace_back(map, plain);
+    if (i % 700 == 0) map = copies.back().first, plain = copies.back().second;
+  }
+  copies.emplace_back(map, plain);
+  for (const auto& [one, other] : copies) {
+    EXPECT_EQ(one.size(), other.size());
+    std::map<std::string, int> seen;
+    std::string before;
+    one.for_each([&](const std::string& id, int value) {
+      EXPECT_LT(before, id);
+      before = id;
+      seen[id] = value;
+    });
+    EXPECT_EQ(seen, other);
+    std::set<std::string> differ;
+    ShardedMap<int>::for_each_difference(one, map, [&](const auto& id) { differ.insert(id); });
+    for (const auto& [id, value] : plain)
+      EXPECT_EQ(differ.contains(id), !other.contains(id) || other.at(id) != value);
+  }
+  EXPECT_EQ(map.find("none"), nullptr);
 }
 
 // Random histories: after any mix of updates a reader's tables are the writer's, late readers get
@@ -371,8 +504,10 @@ TEST(Replica, FollowsAnyHistory) {
     ASSERT_EQ(p.replica.state()->hash(), p.writer.hash());
     ASSERT_EQ(p.replica.state()->services().size(), p.writer.tables().services().size());
     ASSERT_EQ(p.replica.state()->routers(), p.writer.tables().routers());
-    for (const auto& [id, row] : p.writer.tables().identities())
+    p.writer.tables().identities().for_each([&](const std::string& id, const auto& row) {
+      ASSERT_NE(p.replica.state()->identity(id), nullptr);
       ASSERT_EQ(*p.replica.state()->identity(id), row);
+    });
     if (round % 17 == 0) {
       const auto u =
           crypto::must(p.writer.update_for(late.state()->version(), late.state()->hash(), p.now));

@@ -56,21 +56,24 @@ Status Tables::apply(const wire::StateOp& op, std::string_view network) {
   } else if (const auto* removed = std::get_if<wire::RemoveService>(&op.op)) {
     if (services_->contains(removed->id)) services_.change().erase(removed->id);
   } else if (const auto* identity = std::get_if<wire::IdentityState>(&op.op)) {
-    identities_.change().insert_or_assign(identity->id, *identity);
+    identities_.put(identity->id, *identity);
   } else if (const auto* revoked = std::get_if<wire::RevokedCertificate>(&op.op)) {
-    revoked_.change().insert_or_assign(revoked->serial, *revoked);
+    revoked_.put(revoked->serial, *revoked);
   }
   return {};
 }
 
 Bytes Tables::snapshot() const {
   wire::Snapshot s;
-  s.ops.reserve(routers_->size() + services_->size() + identities_->size() + revoked_->size());
+  s.ops.reserve(rows());
   for (const auto& [id, r] : *routers_) s.ops.push_back(wire::encode(wire::StateOp{r}));
   for (const auto& [id, v] : *services_)
     s.ops.push_back(wire::encode(wire::StateOp{wire::PutService{v.envelope}}));
-  for (const auto& [id, i] : *identities_) s.ops.push_back(wire::encode(wire::StateOp{i}));
-  for (const auto& [id, r] : *revoked_) s.ops.push_back(wire::encode(wire::StateOp{r}));
+  const auto add = [&](const auto&, const auto& row) {
+    s.ops.push_back(wire::encode(wire::StateOp{row}));
+  };
+  identities_.for_each(add);
+  revoked_.for_each(add);
   return wire::encode(s);
 }
 

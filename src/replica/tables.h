@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "replica/sharded_map.h"
 #include "trust/records.h"
 #include "wire/messages.h"
 
@@ -33,8 +34,12 @@ class Tables {
 
   [[nodiscard]] const Map<wire::RouterEntry>& routers() const { return *routers_; }
   [[nodiscard]] const Map<ServiceView>& services() const { return *services_; }
-  [[nodiscard]] const Map<wire::IdentityState>& identities() const { return *identities_; }
-  [[nodiscard]] const Map<wire::RevokedCertificate>& revoked() const { return *revoked_; }
+  [[nodiscard]] const ShardedMap<wire::IdentityState>& identities() const { return identities_; }
+  [[nodiscard]] const ShardedMap<wire::RevokedCertificate>& revoked() const { return revoked_; }
+  /// Of all tables.
+  [[nodiscard]] std::size_t rows() const {
+    return routers_->size() + services_->size() + identities_.size() + revoked_.size();
+  }
   /// Checks every service not yet verified against the context's signers; how many are still not.
   std::size_t verify_services(const trust::Context& ctx);
 
@@ -69,8 +74,8 @@ class Tables {
 
   Shared<wire::RouterEntry> routers_;
   Shared<ServiceView> services_;
-  Shared<wire::IdentityState> identities_;
-  Shared<wire::RevokedCertificate> revoked_;
+  ShardedMap<wire::IdentityState> identities_;
+  ShardedMap<wire::RevokedCertificate> revoked_;
 };
 
 /// hash(n) = SHA-256(hash(n-1) || LogEntry bytes).

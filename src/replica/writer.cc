@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "replica/writer.h"
 
+#include <algorithm>
+
 #include "crypto/hash.h"
 #include "wire/frame.h"
 
@@ -53,13 +55,19 @@ std::optional<wire::Hash> LogWriter::hash_at(std::uint64_t version) const {
   return recent_[version - recent_.front().version].hash;
 }
 
+// A snapshot costs its writer and its readers time with every row: the more rows, the rarer.
+std::uint64_t LogWriter::compact_every() const {
+  return std::clamp<std::uint64_t>(tables_.rows() / 16, kCompactEvery, kKeepEntries / 2);
+}
+
 Status LogWriter::refresh_snapshot_head(std::int64_t now_ms) {
+  snapshot_head_.clear();
+  snapshot_version_ = version_;  // a failure is not tried again at once
   snapshot_ = tables_.snapshot();
   if (snapshot_.size() > kMaxSnapshot)
     return fail(Errc::kTooLarge, std::to_string(snapshot_.size()), Source::kLocal);
   const wire::SnapshotHead head{network_, version_, hash_, crypto::sha256(snapshot_), now_ms};
   TRY_ASSIGN(snapshot_head_, trust::make_snapshot_head(head, *signer_));
-  snapshot_version_ = version_;
   return {};
 }
 
@@ -75,7 +83,8 @@ Result<wire::StateUpdate> LogWriter::update_for(std::uint64_t version, const wir
   const auto known = hash_at(version);
   if (known && *known == hash) {
     if (version == version_) {
-      if (version_ - snapshot_version_ >= kCompactEvery) TRY(refresh_snapshot_head(now_ms));
+      // Forgetting is optional: a network too large for one message goes on without.
+      if (version_ - snapshot_version_ >= compact_every()) (void)refresh_snapshot_head(now_ms);
       if (version_ != 0 && snapshot_version_ == version_) out.snapshot_head = snapshot_head_;
       return out;
     }

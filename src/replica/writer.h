@@ -51,6 +51,7 @@ class LogWriter {
     Bytes bytes;
   };
   [[nodiscard]] std::optional<wire::Hash> hash_at(std::uint64_t version) const;
+  [[nodiscard]] std::uint64_t compact_every() const;
   Status refresh_snapshot_head(std::int64_t now_ms);
 
   std::string network_;

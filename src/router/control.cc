@@ -66,7 +66,7 @@ void Router::on_card_reply(wire::CardReply&& reply) {
 
 void Router::on_state(const wire::StateUpdate& update) {
   const auto before = state().version();
-  const auto diff = replica_.apply(update, now_ms());
+  auto diff = replica_.apply(update, now_ms());
   if (!diff) {
     // Nothing was taken over. A new connection tells the controller what we hold, so that it sends
     // what is missing.
@@ -74,7 +74,7 @@ void Router::on_state(const wire::StateUpdate& update) {
     own_event("router.state_refused", std::to_string(before), diff.error().text());
     if (diff.error().is(replica::Errc::kDiverged)) {
       replica_.reset();
-      hand_out(false, false);
+      hand_out(nullptr);
     }
     control_->reconnect();
     return;
@@ -89,17 +89,17 @@ void Router::on_state(const wire::StateUpdate& update) {
     log::info("router.state",
               {{"version", state().version()}, {"services", state().services().size()}});
   }
-  hand_out(!diff->empty(), !diff->routers.empty());
+  hand_out(diff->empty() ? nullptr : std::make_shared<const replica::Diff>(std::move(*diff)));
 }
 
-void Router::hand_out(bool enforce, bool routers_changed) {
+void Router::hand_out(std::shared_ptr<const replica::Diff> diff) {
   const auto round =
       std::make_shared<Round>(Round{.state = replica_.state(), .waiting = seats_.size()});
   for (unsigned i = 0; i < seats_.size(); ++i) {
-    on_worker(i, [this, i, round, state = round->state, enforce, routers_changed,
-                  w = seats_[i].worker.get()] {
-      const std::uint64_t cut = w->take_state(state, enforce, routers_changed);
-      at_desk(i, [this, round, cut] { taken(*round, cut); });
+    on_worker(i, [this, i, round, diff] {
+      seats_[i].worker->take_state(round->state, diff.get(), [this, i, round](std::uint64_t cut) {
+        at_desk(i, [this, round, cut] { taken(*round, cut); });
+      });
     });
   }
 }

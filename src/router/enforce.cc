@@ -8,15 +8,20 @@
 
 namespace sally::router {
 
-std::uint64_t Worker::take_state(replica::StatePtr state, bool enforce_it, bool routers_changed) {
+void Worker::take_state(replica::StatePtr state, const replica::Diff* diff,
+                        std::move_only_function<void(std::uint64_t)> done) {
   state_ = std::move(state);
-  const std::uint64_t cut = enforce_it ? enforce() : 0;
-  if (routers_changed) {
+  const std::uint64_t cut = diff != nullptr ? enforce(diff) : 0;
+  if (diff != nullptr && !diff->routers.empty()) {
     for (auto& [lane, device] : lanes_) {
       if (lane->up()) push_routers(*device);
     }
   }
-  return cut;
+  if (!done) return;
+  // Lanes are closed at the end of the turn; confirmed is what has happened.
+  loop_.defer([alive = alive_, done = std::move(done), cut]() mutable {
+    if (*alive) done(cut);
+  });
 }
 
 void Worker::ask_missing_cards() {
@@ -25,44 +30,62 @@ void Worker::ask_missing_cards() {
   }
 }
 
-// Returns the circuits cut here; one that another worker cuts as well counts once.
-std::uint64_t Worker::enforce() {
-  const std::uint64_t cut = enforce_devices() + enforce_circuits();
+// Returns the circuits cut here; one that another worker cuts as well counts once. Where the diff
+// names identities and certificates only, nobody else is looked at.
+std::uint64_t Worker::enforce(const replica::Diff* diff) {
+  const bool all = diff == nullptr || diff->whole || !diff->services.empty();
+  const auto named = [diff](const Device& device) {
+    const auto& peer = device.lane->peer();
+    return diff->identities.contains(device.id) ||
+           (!diff->serials.empty() && (diff->serials.contains(peer.serial()) ||
+                                       diff->serials.contains(peer.issuer().serial_hex())));
+  };
+  std::uint64_t cut = 0;
+  bool as_before = !all;
+  for (auto& [lane, device] : lanes_) {
+    if (all || named(*device)) as_before &= enforce_device(*device, cut);
+  }
+  // A lane that is closed takes its circuits and terminators along.
+  if (as_before) return cut;
+  cut += enforce_circuits();
+  enforce_terminators();
+  return cut;
+}
+
+void Worker::enforce_terminators() {
   const bool unbound = shared_.terminators.remove_if(index_, [this](const Candidate& t) {
     const Device* device = find(*t.lane);
     return device == nullptr || !may_bind(*device, t.service);
   });
   if (unbound) shared_.desk.report_terminators(index_);
-  return cut;
 }
 
 void Worker::enforce_cards() {
-  if (const std::uint64_t cut = enforce(); cut != 0) shared_.desk.flows_cut(index_, cut);
+  if (const std::uint64_t cut = enforce(nullptr); cut != 0) shared_.desk.flows_cut(index_, cut);
 }
 
-std::uint64_t Worker::enforce_devices() {
-  std::uint64_t cut = 0;
-  for (auto& [lane, device] : lanes_) {
-    if (const Status s = alive(lane->peer()); !s) {
-      cut += lane->circuits();
-      event("router.cut", device->id, lane->peer().serial(), s.error().text());
-      device->lane->close(s.error());
-      continue;
-    }
-    if (!lane->up()) continue;
-    const wire::IdentityState standing = standing_of(device->id);
-    if (device->card && (*device->card)->credential_epoch < standing.credential_epoch) {
-      device->card.reset();
-      ask_card(*device);
-    }
-    if (device->card && (*device->card)->attr_epoch < standing.attr_epoch &&
-        device->stale_since_ms == 0) {
-      device->stale_since_ms = now_ms();
-      ask_card(*device);
-    }
-    push_services(*device);
+bool Worker::enforce_device(Device& device, std::uint64_t& cut) {
+  if (const Status s = alive(device.lane->peer()); !s) {
+    cut += device.lane->circuits();
+    event("router.cut", device.id, device.lane->peer().serial(), s.error().text());
+    device.lane->close(s.error());
+    return true;
   }
-  return cut;
+  if (!device.lane->up()) return true;
+  const wire::IdentityState standing = standing_of(device.id);
+  bool as_before = true;
+  if (device.card && (*device.card)->credential_epoch < standing.credential_epoch) {
+    device.card.reset();
+    ask_card(device);
+    as_before = false;
+  }
+  if (device.card && (*device.card)->attr_epoch < standing.attr_epoch &&
+      device.stale_since_ms == 0) {
+    device.stale_since_ms = now_ms();
+    ask_card(device);
+  }
+  push_services(device);
+  return as_before;
 }
 
 std::uint64_t Worker::enforce_circuits() {

@@ -25,14 +25,18 @@ namespace {
 constexpr char kUsage[] =
     "usage: sally-router --dir DIR [--listen ADDRESS:PORT] [--controller HOST:PORT]\n"
     "                    [--workers N] [--memory MIB] [--device-lanes N] [--device-dials N]\n"
-    "                    [--service-dials N] [--log debug|info|warn|error|json]\n"
+    "                    [--service-dials N] [--offline-grace SECONDS] [--log "
+    "debug|info|warn|error|json]\n"
     "                    [--metrics 127.0.0.1:PORT|unix:PATH]\n"
     "  DIR holds identity.json, the router's identity. Default: listen on *:3022, the controller "
     "of the identity,\n"
     "  as many workers as the process may use cores (64 at most), and a quarter of the memory it\n"
     "  may use for data that waits in the router. A device may have 32 connections and dial 100 "
     "times\n"
-    "  a second, a service be dialed 1000 times a second (four times as many at once).\n";
+    "  a second, a service be dialed 1000 times a second (four times as many at once). Without "
+    "word "
+    "of\n"
+    "  the controller nothing new begins after the offline grace: 86400 s, 20 at least.\n";
 
 unsigned default_workers() {
   cpu_set_t cores;
@@ -43,6 +47,8 @@ unsigned default_workers() {
 
 constexpr std::uint64_t kMinMemoryMib = 16;
 constexpr std::uint64_t kMaxLimit = 100'000;
+constexpr std::uint64_t kMinGraceS = 20;  // heads come every 10 s
+constexpr std::uint64_t kMaxGraceS = 30ULL * 86'400;
 
 // A quarter of what the machine has and the control groups of version 2 and 1 let us use.
 std::size_t default_memory() {
@@ -120,6 +126,11 @@ int router_main(int argc, char** argv) {
       if (!mib || *mib < kMinMemoryMib || *mib > (std::uint64_t{1} << 24U))
         return usage("--memory is a number of MiB, 16 or more");
       options.memory_bytes = *mib << 20U;
+    } else if (arg == "--offline-grace" && more) {
+      const auto n = parse_u64(argv[++i]);
+      if (!n || *n < kMinGraceS || *n > kMaxGraceS)
+        return usage("--offline-grace is a number of seconds from 20 to 2592000");
+      options.grace_ms = static_cast<std::int64_t>(*n) * 1000;
     } else if (arg == "--device-lanes" && more) {
       const auto n = parse_u64(argv[++i]);
       if (!n || *n < 1 || *n > kMaxLimit)

@@ -118,7 +118,7 @@ Status Router::start() {
   }
   if (options_.time != nullptr) options_.time->raise(replica_.state()->head_time_ms());
   enforced_ = replica_.state();
-  for (Seat& seat : seats_) seat.worker->take_state(enforced_, false, false);
+  for (Seat& seat : seats_) seat.worker->take_state(enforced_, nullptr, {});
 
   TRY_ASSIGN(const auto client_context, control_context(renewer_.current()));
   TRY(listen());

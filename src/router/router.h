@@ -94,7 +94,8 @@ class Router final : public ControlHandler, public Desk {
   void on_state(const wire::StateUpdate& update);
   void on_card_reply(wire::CardReply&& reply);
   void on_renewed(wire::Renewed&& reply);
-  void hand_out(bool enforce, bool routers_changed);
+  /// None: nothing that lives is touched.
+  void hand_out(std::shared_ptr<const replica::Diff> diff);
   void taken(Round& round, std::uint64_t cut);
   void own_event(std::string code, std::string subject, std::string text);
   void flush_events();

@@ -112,6 +112,8 @@ Status Worker::admit(const tls::PeerIdentity& peer) const {
 Status Worker::alive(const tls::PeerIdentity& peer) const {
   if (state().serial_cut(peer.serial()))
     return fail(Errc::kRevoked, "certificate " + peer.serial());
+  if (state().serial_revoked(peer.issuer().serial_hex()))
+    return fail(Errc::kRevoked, "issuing CA " + peer.issuer().serial_hex());
   // The credential epoch is the card's; here the standing counts.
   if (standing_of(peer.id()).standing != wire::Standing::kActive)
     return fail(Errc::kRevoked, "device " + peer.id());

@@ -94,8 +94,10 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
   [[nodiscard]] std::size_t labels() const;
 
   // From the router
-  /// With `enforce`, everything that lives is held against it. Returns the circuits cut.
-  std::uint64_t take_state(replica::StatePtr state, bool enforce, bool routers_changed);
+  /// What lives and may be touched by `diff` is held against the state; none: nothing is. `done` is
+  /// called with the circuits cut when all of it has happened, at the end of this turn of the loop.
+  void take_state(replica::StatePtr state, const replica::Diff* diff,
+                  std::move_only_function<void(std::uint64_t)> done);
   void on_card_reply(const wire::CardReply& reply);
   void on_renewed(const wire::Renewed& reply);
   /// The controller is there again: what it was not asked is asked now.
@@ -164,10 +166,12 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
   [[nodiscard]] bool may_dial(const Device& device, const std::string& service) const;
   void on_upkeep();
   // enforce.cc: what the state cuts
-  std::uint64_t enforce();
+  std::uint64_t enforce(const replica::Diff* diff);
   /// The same because of a card.
   void enforce_cards();
-  std::uint64_t enforce_devices();
+  /// What this state leaves of one device; false where its card may do less than before.
+  bool enforce_device(Device& device, std::uint64_t& cut);
+  void enforce_terminators();
   std::uint64_t enforce_circuits();
   // dialing.cc: set-ups and circuits, from the dialer's side
   [[nodiscard]] std::optional<wire::SetupCode> begin(Device& device, std::uint32_t label,

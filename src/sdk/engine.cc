@@ -59,9 +59,9 @@ bool Engine::delivering() const {
          std::ranges::any_of(*lingering_, [](const Circuit* c) { return !c->delivered(); });
 }
 
-Status Engine::make_contexts() {
+Status Engine::make_lane_context() {
   tls::ContextOptions lane{.side = tls::Side::kClient,
-                           .chain = {material_.chain.front()},
+                           .chain = material_.chain,
                            .key = material_.key,
                            .anchors = material_.anchors.roots,
                            .issuing = material_.anchors.issuing,
@@ -69,6 +69,12 @@ Status Engine::make_contexts() {
                            .roles = {tls::Role::kRouter},
                            .alpn = {std::string(lane::kAlpnEdge)},
                            .clock = &loop_.clock()};
+  if (!whole_chain_) lane.chain.resize(1, material_.chain.front());
+  TRY_ASSIGN(lane_tls_, tls::Context::create(std::move(lane)));
+  return {};
+}
+
+Status Engine::make_contexts() {
   tls::ContextOptions inner{.side = tls::Side::kClient,
                             .chain = material_.chain,
                             .key = material_.key,
@@ -79,11 +85,10 @@ Status Engine::make_contexts() {
                             .alpn = {"sally-circuit/1"},
                             .inner = true,
                             .clock = &loop_.clock()};
-  TRY_ASSIGN(auto lane_tls, tls::Context::create(std::move(lane)));
   TRY_ASSIGN(auto inner_client, tls::Context::create(inner));
   inner.side = tls::Side::kServer;
   TRY_ASSIGN(auto inner_server, tls::Context::create(std::move(inner)));
-  lane_tls_ = std::move(lane_tls);
+  TRY(make_lane_context());
   inner_client_tls_ = std::move(inner_client);
   inner_server_tls_ = std::move(inner_server);
   return {};
@@ -154,6 +159,11 @@ void Engine::connect() {
 void Engine::retry_later() {
   // Superseded by what another process of this identity has renewed?
   if (refused_) (void)renewer_.look();
+  // Or of a CA that this router does not hold: from now on it comes along.
+  if (refused_ && !whole_chain_) {
+    whole_chain_ = true;
+    (void)make_lane_context();  // the older one serves on
+  }
   const bool long_outage = loop_.now_ms() - offline_since_ms_ > kShortOutageMs;
   const std::int64_t cap = long_outage ? kMaxBackoffLongMs : kMaxBackoffShortMs;
   retry_timer_.arm(backoff_.next_ms(random_, cap));

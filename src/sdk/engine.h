@@ -136,6 +136,7 @@ class Engine final : public lane::LaneOwner {
   };
 
   [[nodiscard]] Status make_contexts();
+  [[nodiscard]] Status make_lane_context();
   [[nodiscard]] Status use(const identity::Credential& fresh);
   void connect();
   void retry_later();
@@ -188,8 +189,9 @@ class Engine final : public lane::LaneOwner {
   std::int64_t offline_since_ms_ = 0;
   std::int64_t since_ms_ = 0;
   std::string last_error_;
-  bool renewals_ = false;  // this router carries them
-  bool refused_ = false;   // the last router we reached did not want this identity
+  bool renewals_ = false;     // this router carries them
+  bool refused_ = false;      // the last router we reached did not want this identity
+  bool whole_chain_ = false;  ///< the issuing certificate is shown to routers too
 
   trust::SignerSet signers_;
   Bytes card_;  // envelope of our own card

@@ -33,6 +33,28 @@ std::string_view standing_name(Standing standing) {
   return "unknown";
 }
 
+std::string_view reason_name(Reason reason) {
+  switch (reason) {
+    case Reason::kUnspecified:
+      return "unspecified";
+    case Reason::kKeyCompromise:
+      return "key-compromise";
+    case Reason::kCaCompromise:
+      return "ca-compromise";
+    case Reason::kAffiliationChanged:
+      return "affiliation-changed";
+    case Reason::kSuperseded:
+      return "superseded";
+    case Reason::kCessationOfOperation:
+      return "cessation-of-operation";
+    case Reason::kCertificateHold:
+      return "certificate-hold";
+    case Reason::kPrivilegeWithdrawn:
+      return "privilege-withdrawn";
+  }
+  return "unspecified";
+}
+
 std::string_view e2e_name(E2e e2e) {
   switch (e2e) {
     case E2e::kTls:

@@ -21,6 +21,20 @@ std::string_view kind_name(Kind kind);
 enum class Standing : std::uint8_t { kActive = 1, kSuspended = 2, kRevoked = 3 };
 std::string_view standing_name(Standing standing);
 
+/// Why a certificate died early: the numbers of RFC 5280 section 5.3.1.
+enum class Reason : std::uint8_t {
+  kUnspecified = 0,
+  kKeyCompromise = 1,
+  kCaCompromise = 2,
+  kAffiliationChanged = 3,
+  kSuperseded = 4,
+  kCessationOfOperation = 5,
+  kCertificateHold = 6,  ///< its identity is suspended
+  kPrivilegeWithdrawn = 9,
+};
+/// "key-compromise", ...
+std::string_view reason_name(Reason reason);
+
 struct Network {
   std::string id;              ///< trust domain
   std::string name;            ///< for people
@@ -37,6 +51,8 @@ struct Authority {
   Bytes certificate;  ///< DER
   std::string key_ref;
   std::int64_t created_ms = 0;
+  std::int64_t revoked_ms = 0;
+  Reason reason = Reason::kUnspecified;
 };
 
 /// Anything with a certificate. A removed identity stays as a tombstone: its id is never used
@@ -52,6 +68,7 @@ struct Identity {
   std::int64_t created_ms = 0;
   std::int64_t changed_ms = 0;
   std::int64_t removed_ms = 0;
+  std::string batch;  ///< those that were made together, or empty
 };
 
 struct CertificateRow {
@@ -67,6 +84,15 @@ struct CertificateRow {
   std::int64_t used_ms = 0;  ///< a renewed one: first proven use; 0 before
   bool superseded = false;   ///< revoked by the use of a renewed one
   std::string request;       ///< a renewed one: SHA-256 of the request, hex; unique
+  std::string issuer;        ///< name of its Authority
+  Reason reason = Reason::kUnspecified;
+};
+
+/// One that outsiders must hear of.
+struct RevokedRow {
+  std::string serial;
+  std::int64_t at_ms = 0;
+  Reason reason = Reason::kUnspecified;
 };
 
 /// An identity whose last certificate ends.

@@ -33,6 +33,8 @@ class Transaction {
   /// Not removed, by name.
   [[nodiscard]] virtual Result<std::vector<Identity>> identities(Kind kind, Page page) const = 0;
   [[nodiscard]] virtual Result<std::uint64_t> count_identities(Kind kind) const = 0;
+  /// Those of a batch that are not removed, by name.
+  [[nodiscard]] virtual Result<std::vector<Identity>> batch(std::string_view name) const = 0;
   /// All that routers must know of: not simply active at credential epoch 0 (tombstones included).
   [[nodiscard]] virtual Result<std::vector<Identity>> special_identities() const = 0;
   [[nodiscard]] virtual Result<std::optional<CertificateRow>> certificate(
@@ -49,6 +51,9 @@ class Transaction {
   /// Revoked and not yet past their end.
   [[nodiscard]] virtual Result<std::vector<CertificateRow>> revoked_certificates(
       std::int64_t now_s) const = 0;
+  /// Of an authority by its name, not past their end: revoked, or of a suspended identity.
+  [[nodiscard]] virtual Result<std::vector<RevokedRow>> revoked_by(std::string_view issuer,
+                                                                   std::int64_t now_s) const = 0;
   [[nodiscard]] virtual Result<std::optional<Enrollment>> enrollment(std::string_view id) const = 0;
   [[nodiscard]] virtual Result<std::optional<Enrollment>> enrollment_by_mac(ByteView mac) const = 0;
   /// Newest first.
@@ -92,6 +97,13 @@ class Transaction {
   /// kConflict where the name is taken by another identity of the kind.
   virtual Status put_identity(const Identity& row) = 0;
   virtual Status put_certificate(const CertificateRow& row) = 0;
+  /// Revokes those of an identity, or of an authority by its name, that have not ended and are not
+  /// revoked, or merely superseded; how many.
+  virtual Result<std::uint64_t> revoke_certificates_of(std::string_view identity,
+                                                       Reason reason) = 0;
+  virtual Result<std::uint64_t> revoke_certificates_by(std::string_view issuer, Reason reason) = 0;
+  /// Its tokens that nobody has used; how many.
+  virtual Result<std::uint64_t> revoke_enrollments_of(std::string_view identity) = 0;
   virtual Status put_enrollment(const Enrollment& row) = 0;
   virtual Status put_service(const Service& row) = 0;
   /// Takes its grants along.

@@ -312,6 +312,10 @@ Io Session::handshake() {
   if (silent && impl_->server() && impl_->options().inner && is_hello_retry(impl_->memory->out))
     return impl_->dead(Error(Errc::kHelloRetry, "the client's key shares do not fit"));
   if (!io.ok()) return io;
+  // Contexts allow no resumption. If one ever did: it proves no certificate, and nobody would ask
+  // whether that still stands.
+  if (SSL_session_reused(impl_->ssl.get()) == 1)
+    return impl_->dead(Error(Errc::kHandshake, "a resumed session"));
   if (!impl_->server() && !impl_->options().alpn.empty() && !impl_->options().alpn_optional &&
       alpn().empty())
     return impl_->dead(Error(Errc::kHandshake, "the server chose no application protocol"));

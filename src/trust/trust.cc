@@ -71,11 +71,18 @@ Result<crypto::VerifiedPath> validate(ByteView leaf, ByteView issuing,
 }  // namespace
 
 Status SignerSet::add(const wire::SignerChain& chain, const Anchors& anchors, std::int64_t now_s) {
+  // The same comes with every update: validated once, it stays valid for as long as its times say.
+  for (const auto& [id, entry] : keys_)
+    if (entry.chain == chain && now_s >= entry.from_s && now_s <= entry.until_s) return {};
   TRY_ASSIGN(auto path, validate(chain.leaf, chain.issuing,
                                  path_policy(anchors, crypto::Purpose::kSigner,
                                              crypto::Role::kSigner, now_s)));
   const auto id = path.leaf.public_key().key_id();
-  keys_.insert_or_assign(id, Entry{std::move(path.leaf), chain});
+  const auto from =
+      std::max({path.leaf.not_before(), path.issuing.not_before(), path.root.not_before()});
+  const auto until =
+      std::min({path.leaf.not_after(), path.issuing.not_after(), path.root.not_after()});
+  keys_.insert_or_assign(id, Entry{std::move(path.leaf), chain, from, until});
   return {};
 }
 
@@ -109,9 +116,11 @@ Result<crypto::VerifiedPath> verify_leaf(ByteView leaf, ByteView issuing, crypto
   TRY_ASSIGN(auto path, validate(leaf, issuing,
                                  path_policy(ctx.anchors, crypto::Purpose::kTlsClient, role,
                                              ctx.now_ms / 1000)));
-  if (ctx.revocation != nullptr && ctx.revocation->serial_revoked(path.leaf.serial_hex())) {
-    return fail(Errc::kRevoked, "certificate " + path.leaf.serial_hex());
-  }
+  if (ctx.revocation == nullptr) return path;
+  for (const auto& certificate : {path.leaf, path.issuing})
+    if (ctx.revocation->serial_revoked(certificate.serial_hex()))
+      return fail(Errc::kRevoked, "certificate " + certificate.serial_hex());
+  if (!ctx.revocation->identity_active(path.id)) return fail(Errc::kRevoked, path.id);
   return path;
 }
 

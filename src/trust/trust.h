@@ -74,11 +74,15 @@ struct Anchors {
 class Revocation {
  public:
   virtual ~Revocation() = default;
-  /// Serial as Certificate::serial_hex().
+  /// Serial as Certificate::serial_hex(), of a leaf or of a CA.
   [[nodiscard]] virtual bool serial_revoked(std::string_view serial_hex) const = 0;
   /// Active, and `credential_epoch` is not below the current one.
   [[nodiscard]] virtual bool identity_alive(std::string_view id,
                                             std::uint64_t credential_epoch) const = 0;
+  /// The same without a card, of who shows a certificate.
+  [[nodiscard]] bool identity_active(std::string_view id) const {
+    return identity_alive(id, UINT64_MAX);
+  }
   [[nodiscard]] virtual bool router_known(std::string_view id) const = 0;
 };
 
@@ -104,6 +108,8 @@ class SignerSet {
   struct Entry {
     crypto::Certificate leaf;
     wire::SignerChain chain;
+    std::int64_t from_s;  ///< of the whole path
+    std::int64_t until_s;
   };
   std::map<wire::KeyId, Entry> keys_;
 };
@@ -117,7 +123,8 @@ struct Context {
   [[nodiscard]] const std::string& network() const { return anchors.network; }
 };
 
-/// Path of leaf + issuing (DER) in the context's network, role allowed, serial not revoked.
+/// Path of leaf + issuing (DER) in the context's network, role allowed; neither certificate
+/// revoked, the identity active.
 Result<crypto::VerifiedPath> verify_leaf(ByteView leaf, ByteView issuing, crypto::Role role,
                                          const Context& ctx);
 

@@ -8,7 +8,9 @@ from statistics import median
 from typing import Callable
 
 import harness
-from rig import BIN, Admin, cpu_seconds, loud, memory_kb, quiet
+from harness import Admin
+from revocations import Sitting, quantile
+from rig import BIN, cpu_seconds, loud, memory_kb, quiet
 
 
 @dataclass
@@ -240,6 +242,32 @@ def dial_latency(rig):
     dial, rtt = [r["p50_us"] / 1e3 for r in runs["dial"]], [r["rtt_p50_us"] / 1e3 for r in runs["ping"]]
     rig.add("dial_p50_over_path_rtt", [d / median(rtt) for d in dial], "x", "<= 1.2", note=f"round trip of a message on the same path {median(rtt):.1f} ms (delaying proxy); {loud(runs['dial'])}".rstrip("; "))
     rig.add("dial_p50_ms", dial, "ms")
+
+
+@group("revocation_cpu_ms_at_100k")
+def many_revoked(rig):
+    runs = [rig.load("revoked", "--known", 100_000, "--count", 200) for _ in range(rig.runs)]
+    rig.add("revocation_cpu_ms_at_100k", [r["p50_ms"] for r in runs], "ms", "<= 1",
+            note=f"one more revoked device where 100,000 are: entry made, signed, verified, enforced, kept on disk, confirmed; p99 {median([r['p99_ms'] for r in runs]):.2f} ms")
+
+
+@group("revoke_p99_ms", "revoke_p50_ms", "revoke_last_byte_p99_ms")
+def revocations(rig):
+    over, last_byte = [], []
+    with rig.fresh_network() as net:
+        routers = [f"127.0.0.1:{net.router_port}", *(net.router(f"router-{i}").address for i in range(2, 5))]
+        for run in range(min(rig.runs, 3)):
+            sitting = Sitting(net, routers, count=100, flows=10, prefix=f"gone-{run}")
+            try:
+                times = sitting.revoke_all()
+            finally:
+                sitting.close()
+            over.append([1e3 * t["over"] for t in times])
+            last_byte.append([1e3 * t["last_byte"] for t in times])
+    note = "100 devices x 10 paced flows over 4 routers on this machine, one device every 50 ms: from the call's answer to the end of the device's last flow at its sink"
+    rig.add("revoke_p99_ms", [quantile(v, 0.99) for v in over], "ms", "<= 250", note=note)
+    rig.add("revoke_p50_ms", [quantile(v, 0.5) for v in over], "ms", "<= 50")
+    rig.add("revoke_last_byte_p99_ms", [quantile(v, 0.99) for v in last_byte], "ms", note="to the last byte that arrived")
 
 
 @group("create_device_cpu_ms", "create_device_cli_cpu_ms", "enrol_cpu_ms")

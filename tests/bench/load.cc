@@ -50,6 +50,8 @@ int main(int argc, char** argv) {
       {"circuits", run_circuits},
       {"sessions", run_sessions},
       {"dials", run_dials},
+      {"revoke", run_revoke},
+      {"revoked", run_revoked},
       {"stalled", run_stalled},
       {"delay", run_delay},
   };

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What runs during make bench: the relays beside us, a real network, the load generator; and the arithmetic of figures."""
 import contextlib
-import http.client
 import json
 import os
 import platform
@@ -9,7 +8,6 @@ import re
 import resource
 import shutil
 import signal
-import ssl
 import subprocess
 import tempfile
 import time
@@ -85,34 +83,6 @@ class Rival:
     def close(self):
         self.process.terminate()
         self.process.wait(10)
-
-
-class Admin:
-    """The fleet API on one connection that stays open, as the admin of a network."""
-
-    def __init__(self, net):
-        identity = json.loads((net.context / "admin.json").read_text())
-        pem = lambda text: text.removeprefix("pem:")  # noqa: E731
-        files = {}
-        for name in ("key", "cert", "ca"):
-            files[name] = net.root / f"bench-admin.{name}"
-            files[name].touch(mode=0o600)
-            files[name].write_text(pem(identity["id"][name]))
-        context = ssl.create_default_context(cafile=files["ca"])
-        context.load_cert_chain(files["cert"], files["key"])
-        self.connection = http.client.HTTPSConnection("127.0.0.1", net.port, context=context)
-
-    def create(self, name):
-        self.connection.request("POST", "/fleet/v1/devices", json.dumps({"name": name, "tags": ["made"]}), {"Content-Type": "application/json"})
-        answer = self.connection.getresponse()
-        body = answer.read()
-        assert answer.status == 201, body
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.connection.close()
 
 
 class Rig:

@@ -62,6 +62,11 @@ void run_sessions(const Options& options);
 void run_dials(const Options& options);
 /// --count circuits whose receiver does not read, --bytes into each; then one that flows.
 void run_stalled(const Options& options);
+/// --devices with --flows each over all --routers, until their flows are over: when, for each. Says
+/// {"ready":true} first.
+void run_revoke(const Options& options);
+/// CPU of one more revocation, controller's half and router, where --known are known.
+void run_revoked(const Options& options);
 /// A TCP proxy that delays every byte by --us, both ways; runs until it is killed.
 void run_delay(const Options& options);
 

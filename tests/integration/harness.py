@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real network on loopback: the built programs, started as a user starts them, in a folder that goes away."""
+import http.client
 import json
 import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import threading
@@ -17,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(os.environ.get("SALLY_BIN", ROOT / "build/release/bin"))
 SALLY = str(BIN / "sally")
+BENCH = BIN if (BIN / "bench_load").exists() else ROOT / "build/release/bin"
 EXAMPLES = BIN if (BIN / "echo-client").exists() else ROOT / "build/release/bin"  # a sanitized build has none
 
 
@@ -105,6 +108,73 @@ def pids_of(folder):
     return found
 
 
+class Admin:
+    """The fleet API on one connection that stays open, as the admin of a network."""
+
+    def __init__(self, net):
+        identity = json.loads((net.context / "admin.json").read_text())
+        files = {}
+        for name in ("key", "cert", "ca"):
+            files[name] = net.root / f"harness-admin.{name}"
+            files[name].touch(mode=0o600)
+            files[name].write_text(identity["id"][name].removeprefix("pem:"))
+        context = ssl.create_default_context(cafile=files["ca"])
+        context.load_cert_chain(files["cert"], files["key"])
+        self.connection = http.client.HTTPSConnection("127.0.0.1", net.port, context=context)
+
+    def call(self, method, path, body=None, status=200):
+        self.connection.request(method, path, None if body is None else json.dumps(body), {"Content-Type": "application/json"})
+        answer = self.connection.getresponse()
+        text = answer.read()
+        assert answer.status == status, text
+        return json.loads(text)
+
+    def create(self, name):
+        return self.call("POST", "/fleet/v1/devices", {"name": name, "tags": ["made"]}, 201)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.connection.close()
+
+
+class Router:
+    """One more router of a network, enrolled by its token, in a folder of its own."""
+
+    def __init__(self, net, name, options=()):
+        self.net, self.name, self.dir, self.options = net, name, net.root / f"router-{name}", options
+        self.port = free_ports(1)[0]
+        self.address = f"127.0.0.1:{self.port}"
+        self.process = None
+        with Admin(net) as admin:
+            token = admin.call("POST", "/fleet/v1/routers", {"name": name, "addresses": [self.address]}, 201)["token"]
+            self.dir.mkdir(mode=0o700)
+            key = subprocess.run(["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"], capture_output=True, text=True, check=True).stdout
+            csr = subprocess.run(["openssl", "req", "-new", "-key", "/dev/stdin", "-subj", "/CN=router"], input=key, capture_output=True, text=True, check=True).stdout
+            data = admin.call("POST", "/edge/client/v1/enroll/ott", {"token": token, "clientCsr": csr})["data"]
+        url = data["sally"]["controller"]
+        self.identity = self.dir / "identity.json"
+        self.identity.touch(mode=0o600)
+        self.identity.write_text(json.dumps({"ztAPI": url, "ztAPIs": [url], "id": {"key": key, "cert": data["cert"], "ca": data["ca"]}, "sally": data["sally"]}))
+        self.id = data["sally"]["id"]
+        self.start()
+
+    def start(self):
+        with (self.dir / "log").open("a") as log:
+            self.process = subprocess.Popen([str(BIN / "sally-router"), "--dir", str(self.dir), "--listen", self.address, *self.options], stdout=subprocess.DEVNULL, stderr=log)
+        wait_for(lambda: self.name in self.net.routers_online(), what=f"router {self.name} on line")
+
+    def stop(self):
+        if self.process:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(15)
+            self.process = None
+
+    def log(self):
+        return (self.dir / "log").read_text()
+
+
 class Device:
     def __init__(self, net, name, tags, run, key="file", env=None):
         self.net, self.name, self.dir = net, name, net.dir / f"dev-{name}"
@@ -159,6 +229,7 @@ class Net:
         self.dir = self.root
         self.context = self.root / "net"
         self.devices = []
+        self.routers = []
         self.port, self.router_port = free_ports(2)
         sally("up", "--dir", self.context, "--name", "127.0.0.1", "--listen", listen, "--port", self.port, "--router-port", self.router_port, "--detach", *options,
               env={"SALLY_ROUTER_OPTIONS": router_options, "SALLY_CONTROLLER_OPTIONS": controller_options})
@@ -170,6 +241,19 @@ class Net:
         device = Device(self, name, tags, run, **kwargs)
         self.devices.append(device)
         return device
+
+    def router(self, name, options=()):
+        router = Router(self, name, options)
+        self.routers.append(router)
+        return router
+
+    def routers_online(self):
+        try:
+            return [r["name"] for r in self.sally("router", "list") if r["online"]]
+        except Failed as e:
+            if e.exit == 6:  # no controller at this moment
+                return []
+            raise
 
     def expose(self, port, name, host, allow):
         self.sally("expose", f"127.0.0.1:{port}", "--as", name, "--host", host.name, "--allow", allow)
@@ -185,8 +269,8 @@ class Net:
         return pids_of(self.context)[program][0]
 
     def close(self):
-        for device in self.devices:
-            device.stop()
+        for stopping in [*self.devices, *self.routers]:
+            stopping.stop()
         try:
             sally("down", "--dir", self.context)
         except Failed:

@@ -112,6 +112,24 @@ class FakeController final : public lane::LaneOwner {
                             .attr_epoch = 0,
                             .at_ms = now_ms()}});
   }
+  /// As the controller does it (pki/revoke.h): all of it dies with the identity, its cards for
+  /// good.
+  void revoke_device(const std::string& id) { stand(id, wire::Standing::kRevoked, 1); }
+  void suspend_device(const std::string& id) { stand(id, wire::Standing::kSuspended, 1); }
+  /// `dead`: serials that a revocation ended; they are named before it comes back.
+  void resume_device(const std::string& id, const std::vector<std::string>& dead) {
+    for (const auto& serial : dead)
+      hold_op({wire::RevokedCertificate{
+          .serial = serial, .not_after_ms = now_ms() + 3'600'000, .at_ms = now_ms()}});
+    stand(id, wire::Standing::kActive, 0);
+  }
+  /// What it has or could have had up to now.
+  [[nodiscard]] wire::Card card(const std::string& id) const {
+    auto c = cards_.at(id);
+    c.not_after_ms = now_ms() + 24LL * 3600 * 1000;
+    return c;
+  }
+  [[nodiscard]] crypto::SignerPtr signer() const { return signer_.key; }
   /// As the controller does it: the older certificate is revoked, its cards die by the epoch.
   void enroll_again(const std::string& id, const std::string& old_serial) {
     auto& card = cards_[id];
@@ -241,6 +259,15 @@ class FakeController final : public lane::LaneOwner {
       ++renewals;
     }
     lane.send_control({std::move(reply)});
+  }
+  void stand(const std::string& id, wire::Standing standing, std::uint64_t more_epochs) {
+    auto& card = cards_[id];
+    card.credential_epoch += more_epochs;
+    op({wire::IdentityState{.id = id,
+                            .standing = standing,
+                            .credential_epoch = card.credential_epoch,
+                            .attr_epoch = card.attr_epoch,
+                            .at_ms = now_ms()}});
   }
   std::map<std::string, std::string> used_before_;  ///< by identity
   void push(lane::Lane& lane) {

@@ -34,6 +34,7 @@ Identity read_identity(Statement& s) {
   r.created_ms = s.i64();
   r.changed_ms = s.i64();
   r.removed_ms = s.i64();
+  r.batch = s.text();
   r.tags = unjoin(s.text());
   return r;
 }
@@ -61,6 +62,8 @@ CertificateRow read_certificate(Statement& s) {
   r.used_ms = s.i64();
   r.superseded = s.i64() != 0;
   r.request = s.text();
+  r.issuer = s.text();
+  r.reason = static_cast<Reason>(s.i64());
   return r;
 }
 

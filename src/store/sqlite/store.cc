@@ -11,22 +11,24 @@
 namespace sally::store {
 namespace {
 
-constexpr std::array<const char*, 3> kMigrations{
+constexpr std::array<const char*, 4> kMigrations{
 #include "store/migrations/0001_initial.sql.inc"
     ,
 #include "store/migrations/0002_usage.sql.inc"
     ,
 #include "store/migrations/0003_renewal.sql.inc"
+    ,
+#include "store/migrations/0004_revocation.sql.inc"
 };
 
 // Text of statements: literals, because the statement cache keys on their addresses.
 #define IDENTITY_COLUMNS                                                                         \
   "id, name, kind, standing, credential_epoch, attr_epoch, created_ms, changed_ms, removed_ms, " \
-  "(SELECT group_concat(tag, char(10)) FROM (SELECT tag FROM identity_tags t WHERE "             \
+  "batch, (SELECT group_concat(tag, char(10)) FROM (SELECT tag FROM identity_tags t WHERE "      \
   "t.network=identities.network AND t.identity=identities.id ORDER BY tag))"
 #define CERTIFICATE_COLUMNS                                                                      \
   "serial, identity, profile, key_hash, not_before_s, not_after_s, issued_ms, revoked_ms, der, " \
-  "used_ms, superseded, request"
+  "used_ms, superseded, request, issuer, reason"
 #define ENROLLMENT_COLUMNS \
   "id, token_mac, identity, kind, created_ms, expires_ms, used_ms, revoked_ms"
 #define SERVICE_COLUMNS \
@@ -62,8 +64,9 @@ class SqliteTransaction final : public Transaction {
   }
   Result<std::vector<Authority>> authorities() const override {
     auto s = query(
-        "SELECT name, purpose, generation, certificate, key_ref, created_ms FROM authorities "
-        "WHERE network=? ORDER BY name");
+        "SELECT name, purpose, generation, certificate, key_ref, created_ms, revoked_ms, reason "
+        "FROM "
+        "authorities WHERE network=? ORDER BY name");
     return all<Authority>(s, [](Statement& q) {
       Authority a;
       a.name = q.text();
@@ -72,6 +75,8 @@ class SqliteTransaction final : public Transaction {
       a.certificate = q.blob();
       a.key_ref = q.text();
       a.created_ms = q.i64();
+      a.revoked_ms = q.i64();
+      a.reason = static_cast<Reason>(q.i64());
       return a;
     });
   }
@@ -91,6 +96,13 @@ class SqliteTransaction final : public Transaction {
                    " FROM identities WHERE network=? AND kind=? AND removed_ms=0 ORDER BY name "
                    "LIMIT ? OFFSET ?");
     s << static_cast<std::int64_t>(kind) << std::uint64_t{page.limit} << std::uint64_t{page.offset};
+    return all<Identity>(s, read_identity);
+  }
+  Result<std::vector<Identity>> batch(std::string_view name) const override {
+    auto s = query("SELECT " IDENTITY_COLUMNS
+                   " FROM identities WHERE network=? AND batch=? AND batch != '' AND removed_ms=0 "
+                   "ORDER BY name");
+    s << name;
     return all<Identity>(s, read_identity);
   }
   Result<std::uint64_t> count_identities(Kind kind) const override {
@@ -137,6 +149,24 @@ class SqliteTransaction final : public Transaction {
                    "ORDER BY serial");
     s << now_s;
     return all<CertificateRow>(s, read_certificate);
+  }
+  Result<std::vector<RevokedRow>> revoked_by(std::string_view issuer,
+                                             std::int64_t now_s) const override {
+    auto s = query(
+        "SELECT serial, revoked_ms, reason FROM certificates WHERE network=?1 AND issuer=?2 AND "
+        "revoked_ms > 0 AND not_after_s > ?3 UNION ALL "
+        "SELECT c.serial, i.changed_ms, ?4 FROM identities i JOIN certificates c ON "
+        "c.network=i.network AND c.identity=i.id WHERE i.network=?1 AND i.standing=?5 AND "
+        "i.standing != 1 AND c.issuer=?2 AND c.revoked_ms=0 AND c.not_after_s > ?3 ORDER BY 1");
+    s << issuer << now_s << static_cast<std::int64_t>(Reason::kCertificateHold)
+      << static_cast<std::int64_t>(Standing::kSuspended);
+    return all<RevokedRow>(s, [](Statement& q) {
+      RevokedRow r;
+      r.serial = q.text();
+      r.at_ms = q.i64();
+      r.reason = static_cast<Reason>(q.i64());
+      return r;
+    });
   }
   Result<std::optional<Enrollment>> enrollment(std::string_view id) const override {
     auto s = query("SELECT " ENROLLMENT_COLUMNS " FROM enrollments WHERE network=? AND id=?");
@@ -277,24 +307,23 @@ class SqliteTransaction final : public Transaction {
   Status put_authority(const Authority& r) override {
     auto s = change(
         "INSERT OR REPLACE INTO authorities(network, name, purpose, generation, certificate, "
-        "key_ref, "
-        "created_ms) VALUES(?,?,?,?,?,?,?)");
-    s << r.name << r.purpose << r.generation << ByteView(r.certificate) << r.key_ref
-      << r.created_ms;
+        "key_ref, created_ms, revoked_ms, reason) VALUES(?,?,?,?,?,?,?,?,?)");
+    s << r.name << r.purpose << r.generation << ByteView(r.certificate) << r.key_ref << r.created_ms
+      << r.revoked_ms << static_cast<std::int64_t>(r.reason);
     return run(s);
   }
   Status put_identity(const Identity& r) override {
     auto s = change(
         "INSERT INTO identities(network, id, name, kind, standing, credential_epoch, attr_epoch, "
-        "created_ms, changed_ms, removed_ms) VALUES(?,?,?,?,?,?,?,?,?,?) ON CONFLICT(network, id) "
-        "DO UPDATE "
+        "created_ms, changed_ms, removed_ms, batch) VALUES(?,?,?,?,?,?,?,?,?,?,?) ON "
+        "CONFLICT(network, id) DO UPDATE "
         "SET name=excluded.name, standing=excluded.standing, "
         "credential_epoch=excluded.credential_epoch, "
         "attr_epoch=excluded.attr_epoch, changed_ms=excluded.changed_ms, "
-        "removed_ms=excluded.removed_ms");
+        "removed_ms=excluded.removed_ms, batch=excluded.batch");
     s << r.id << r.name << static_cast<std::int64_t>(r.kind)
       << static_cast<std::int64_t>(r.standing) << r.credential_epoch << r.attr_epoch << r.created_ms
-      << now_ms_ << r.removed_ms;
+      << now_ms_ << r.removed_ms << r.batch;
     TRY(run(s));
     auto d = change("DELETE FROM identity_tags WHERE network=? AND identity=?");
     d << r.id;
@@ -310,14 +339,36 @@ class SqliteTransaction final : public Transaction {
     auto s = change(
         "INSERT INTO certificates(network, serial, identity, profile, key_hash, not_before_s, "
         "not_after_s, "
-        "issued_ms, revoked_ms, der, used_ms, superseded, request) "
-        "VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(network, serial) DO UPDATE SET "
+        "issued_ms, revoked_ms, der, used_ms, superseded, request, issuer, reason) "
+        "VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(network, serial) DO UPDATE SET "
         "revoked_ms=excluded.revoked_ms, used_ms=excluded.used_ms, "
-        "superseded=excluded.superseded, request=excluded.request");
+        "superseded=excluded.superseded, request=excluded.request, reason=excluded.reason");
     s << r.serial << r.identity << r.profile << r.key_hash << r.not_before_s << r.not_after_s
       << r.issued_ms << r.revoked_ms << ByteView(r.der) << r.used_ms
-      << static_cast<std::int64_t>(r.superseded) << r.request;
+      << static_cast<std::int64_t>(r.superseded) << r.request << r.issuer
+      << static_cast<std::int64_t>(r.reason);
     return run(s);
+  }
+  Result<std::uint64_t> revoke_certificates_of(std::string_view identity, Reason reason) override {
+    auto s = change(
+        "UPDATE certificates SET revoked_ms=?2, reason=?3, superseded=0 WHERE network=?1 AND "
+        "identity=?4 AND (revoked_ms=0 OR superseded=1) AND not_after_s > ?2 / 1000");
+    s << now_ms_ << static_cast<std::int64_t>(reason) << identity;
+    return run_many(s);
+  }
+  Result<std::uint64_t> revoke_certificates_by(std::string_view issuer, Reason reason) override {
+    auto s = change(
+        "UPDATE certificates SET revoked_ms=?2, reason=?3, superseded=0 WHERE network=?1 AND "
+        "issuer=?4 AND (revoked_ms=0 OR superseded=1) AND not_after_s > ?2 / 1000");
+    s << now_ms_ << static_cast<std::int64_t>(reason) << issuer;
+    return run_many(s);
+  }
+  Result<std::uint64_t> revoke_enrollments_of(std::string_view identity) override {
+    auto s = change(
+        "UPDATE enrollments SET revoked_ms=?2 WHERE network=?1 AND identity=?3 AND used_ms=0 AND "
+        "revoked_ms=0");
+    s << now_ms_ << identity;
+    return run_many(s);
   }
   Status put_enrollment(const Enrollment& r) override {
     auto s = change(
@@ -547,6 +598,10 @@ class SqliteTransaction final : public Transaction {
     TRY(run(s));
     if (sqlite3_changes(db_.native()) == 0) return fail(Errc::kNotFound, "no such row");
     return {};
+  }
+  Result<std::uint64_t> run_many(Statement& s) {
+    TRY(run(s));
+    return static_cast<std::uint64_t>(sqlite3_changes(db_.native()));
   }
   template <typename T, typename F>
   Result<std::optional<T>> one(Statement& s, F read) const {
