@@ -44,18 +44,6 @@ json::array selectors(const std::string& text) {
   return out;
 }
 
-// Destructive verbs ask a person, and want --yes from a program.
-Status confirm(const std::string& what, bool yes) {
-  if (yes) return {};
-  if (::isatty(STDIN_FILENO) == 0)
-    return fail(Errc::kUsage, what + " needs --yes when nobody can be asked", Source::kConfig);
-  std::fprintf(stderr, "%s? [y/N] ", what.c_str());
-  char answer[16] = {};
-  if (std::fgets(answer, sizeof answer, stdin) == nullptr || (answer[0] != 'y' && answer[0] != 'Y'))
-    return fail(Errc::kFailed, "not done", Source::kConfig);
-  return {};
-}
-
 // "enforced by N of N routers, M flows cut, T ms"
 std::string enforced(const json::object& o) {
   return "enforced by " + cell(o, "enforced.routers") + " of " + cell(o, "enforced.of") +
@@ -111,6 +99,17 @@ void take_back(const Fleet& fleet, const std::string& device, const std::string&
 }
 
 }  // namespace
+
+Status confirm(const std::string& what, bool yes) {
+  if (yes) return {};
+  if (::isatty(STDIN_FILENO) == 0)
+    return fail(Errc::kUsage, what + " needs --yes when nobody can be asked", Source::kConfig);
+  std::fprintf(stderr, "%s? [y/N] ", what.c_str());
+  char answer[16] = {};
+  if (std::fgets(answer, sizeof answer, stdin) == nullptr || (answer[0] != 'y' && answer[0] != 'Y'))
+    return fail(Errc::kFailed, "not done", Source::kConfig);
+  return {};
+}
 
 Status show_token(const Common& c, const json::object& made, Token of, bool qr) {
   if (!c.out.for_people()) {

@@ -395,6 +395,134 @@ TEST_F(RenewalTest, AnIdentityThatRenewsWithoutEndIsToldToWait) {
   EXPECT_TRUE(r.error().retry());
 }
 
+class RecoveryTest : public RenewalTest {
+ protected:
+  /// At the recovery door, which no lane leads to.
+  Result<RenewalDoor::Outcome> recover(ByteView envelope) {
+    auto tx = must(db->begin(kNet, now));
+    auto done = renewals.recover(*tx, envelope, now, random);
+    if (done) ok(tx->commit());
+    return done;
+  }
+  std::string code() {
+    const auto r = recover(sealed());
+    return r ? std::string("none") : std::string(r.error().code());
+  }
+  void set_standing(store::Standing standing) {
+    auto tx = must(db->begin(kNet, now));
+    auto i = *must(tx->identity("dev-1"));
+    i.standing = standing;
+    ok(tx->put_identity(i));
+    ok(tx->audit("t", "standing", "dev-1"));
+    ok(tx->commit());
+  }
+  void revoke(const std::string& serial, bool superseded) {
+    auto tx = must(db->begin(kNet, now));
+    ok(revoke_certificate(*tx, *must(tx->certificate(serial)), now, superseded));
+    ok(tx->audit("t", "revoke", "dev-1"));
+    ok(tx->commit());
+  }
+  void at(std::int64_t ms) { request.time_ms = now = ms; }
+};
+
+TEST_F(RecoveryTest, WhoSleptForAYearGetsTheNextOneAndTheAuditSaysByWhichDoor) {
+  at(kNow + 365 * kDayMs);
+  const Bytes envelope = sealed();
+  const auto done = must(recover(envelope));
+  ASSERT_TRUE(done.issued);
+  EXPECT_EQ(done.issued->leaf.not_after() - now / 1000, kRenewingLifeS);
+  EXPECT_TRUE(done.issued->leaf.public_key() == device_key->public_key());
+  const auto row = must(must(db->read(kNet))->audit_rows(0, 1)).front();
+  EXPECT_EQ(row.action, "certificate.renew");
+  EXPECT_NE(row.detail.find("\"door\":\"recovery\""), std::string::npos) << row.detail;
+  EXPECT_NE(row.detail.find(done.issued->leaf.serial_hex()), std::string::npos);
+  EXPECT_NE(row.detail.find(device_key->public_key().hash_hex()), std::string::npos);
+  // The lane's door stays shut for it.
+  EXPECT_EQ(refusal(sealed()), "pki.certificate_expired");
+  EXPECT_TRUE(recover(envelope).error().is(Errc::kRequestReplayed));
+}
+
+TEST_F(RecoveryTest, EveryRefusalHasItsCode) {
+  at(kNow + 30 * kDayMs + kRecoveryGraceS * 1000 + 1'000);
+  EXPECT_EQ(code(), "pki.beyond_grace");
+  at(kNow + 200 * kDayMs);
+  request.time_ms = 0;  // boots in 1970
+  EXPECT_EQ(code(), "pki.request_time");
+  request.time_ms = now;
+  for (const auto s : {store::Standing::kSuspended, store::Standing::kRevoked}) {
+    set_standing(s);
+    EXPECT_EQ(code(), "pki.identity_inactive");
+  }
+  set_standing(store::Standing::kActive);
+  const auto good = request;
+  request.network = "n-2.sally";
+  EXPECT_EQ(code(), "pki.request_foreign");
+  request = good;
+  request.id = "dev-2";
+  EXPECT_EQ(code(), "pki.not_yours");
+  request = good;
+  request.serial = "7777";
+  EXPECT_EQ(code(), "pki.certificate_unknown");
+  request = good;
+  request.csr = csr_of(*device_key, "dev-2");
+  EXPECT_EQ(code(), "pki.name_asked");
+  request = good;
+  request.csr.clear();
+  EXPECT_EQ(code(), "crypto.malformed") << "a use is told on a lane";
+  request = good;
+  {
+    const auto other = must(crypto::FileKey::generate(crypto::KeyType::kP256));
+    const auto r = recover(must(trust::make_renewal(request, *other)));
+    ASSERT_FALSE(r);
+    EXPECT_EQ(r.error().code(), "trust.unknown_key");
+  }
+  revoke(first, false);
+  EXPECT_EQ(code(), "pki.certificate_revoked") << "expired and revoked";
+}
+
+TEST_F(RecoveryTest, AKeyThatWasReplacedRecoversNothing) {
+  at(kNow + kDayMs);
+  const auto key = must(crypto::FileKey::generate(crypto::KeyType::kP256));
+  request.csr = csr_of(*key);
+  const auto fresh = must(take(sealed(), first)).issued->leaf.serial_hex();
+  request.csr = csr_of(*device_key);
+  EXPECT_EQ(code(), "none") << "it may never have arrived";
+  request.csr = csr_of(*key);
+  const auto next = must(take(sealed(), first)).issued->leaf.serial_hex();
+  EXPECT_NE(fresh, next);
+  request.csr.clear();
+  request.serial = next;
+  ASSERT_TRUE(take(must(trust::make_renewal(request, *key)), first));
+  request.csr = csr_of(*device_key);
+  request.serial = first;
+  EXPECT_EQ(code(), "pki.key_not_current");
+}
+
+TEST_F(RecoveryTest, ARenewedOneThatNobodyUsesEndsTheOlderAfterADayAndItsOwnerComesBack) {
+  at(kNow + 20 * kDayMs);
+  const auto lost = must(take(sealed(), first)).issued->leaf.serial_hex();
+  const auto end = [&] {
+    auto tx = must(db->begin(kNet, now));
+    const auto n = must(supersede_unproven(*tx, now));
+    if (n > 0) ok(tx->commit());
+    return n;
+  };
+  at(now + kUnprovenMs - 1);
+  EXPECT_EQ(end(), 0u);
+  EXPECT_EQ(row(first).revoked_ms, 0);
+  at(now + 2);
+  EXPECT_EQ(end(), 1u);
+  EXPECT_TRUE(row(first).superseded);
+  EXPECT_EQ(row(lost).revoked_ms, 0);
+  EXPECT_EQ(end(), 0u) << "once";
+  EXPECT_EQ(refusal(sealed()), "pki.certificate_revoked");
+  // The answer never arrived: with the older certificate and the same key it asks again.
+  const auto again = must(recover(sealed()));
+  EXPECT_TRUE(row(lost).superseded) << "two at most";
+  EXPECT_EQ(row(again.issued->leaf.serial_hex()).revoked_ms, 0);
+  EXPECT_TRUE(must(db->read(kNet))->verify_chains());
+}
+
 TEST_F(PkiTest, PublishesRecordsAndCardsThatVerify) {
   {
     auto tx = must(db->begin(kNet, kNow));

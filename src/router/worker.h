@@ -98,6 +98,7 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
   std::uint64_t take_state(replica::StatePtr state, bool enforce, bool routers_changed);
   void on_card_reply(const wire::CardReply& reply);
   void on_renewed(const wire::Renewed& reply);
+  void on_renew_now(const wire::RenewNow& wish);
   /// The controller is there again: what it was not asked is asked now.
   void ask_missing_cards();
   [[nodiscard]] const Counters& counters() const { return counters_; }
