@@ -28,11 +28,16 @@ std::string query(const std::string& name, const std::string& of) {
   return name + "=" + http::percent_encode(of);
 }
 
-// The newest certificate of a device or router, as the controller has it; null before the first.
-Result<json::value> newest(const Fleet& fleet, const std::string& path) {
-  TRY_ASSIGN(const auto v, fleet.get(path));
-  const auto& list = v.at("certificates").get_array();
-  return list.empty() ? json::value(nullptr) : list.front();
+// The certificate that followed `before`, once its owner has told that it is in use; null until
+// then.
+Result<json::value> in_use_after(const Fleet& fleet, const std::string& id,
+                                 const std::string& before) {
+  TRY_ASSIGN(auto all, fleet.list("/fleet/v1/certificates?" + query("identity", id)));
+  for (auto& c : all) {
+    const auto& o = c.get_object();
+    if (text_of(o, "serial") != before && !text_of(o, "used_at").empty()) return std::move(c);
+  }
+  return json::value(nullptr);
 }
 
 }  // namespace
@@ -69,24 +74,23 @@ Status cert_show(const Common& c, const std::string& serial) {
 
 Status cert_renew(const Common& c, const std::string& name) {
   TRY_ASSIGN(const auto fleet, Fleet::open(context_dir(c.context)));
-  std::string path = "/fleet/v1/devices/" + http::percent_encode(name);
-  auto asked = fleet.post(path + "/renew", json::object());
-  if (!asked && exit_of(asked.error().code()) == kNotFound) {
-    path = "/fleet/v1/routers/" + http::percent_encode(name);
-    asked = fleet.post(path + "/renew", json::object());
-  }
+  const std::string of = "/" + http::percent_encode(name) + "/renew";
+  auto asked = fleet.post("/fleet/v1/devices" + of, json::object());
+  if (!asked && exit_of(asked.error().code()) == kNotFound)
+    asked = fleet.post("/fleet/v1/routers" + of, json::object());
   if (!asked) return fail(asked.error());
-  const std::string before = cell(asked->get_object(), "serial");
+  const std::string id = text_of(asked->get_object(), "id");
+  const std::string before = text_of(asked->get_object(), "serial");
   json::object fresh;
   std::optional<Error> wrong;
   const bool renewed = wait_until(
       [&] {
-        auto now = newest(fleet, path);
+        auto now = in_use_after(fleet, id, before);
         if (!now) {
           wrong = now.error();
           return true;
         }
-        if (!now->is_object() || text_of(now->get_object(), "serial") == before) return false;
+        if (!now->is_object()) return false;
         fresh = std::move(now->get_object());
         return true;
       },
