@@ -223,9 +223,19 @@ class Year {
 };
 
 TEST(Year, AThousandDevicesRenewAndNobodyDoesAnything) {
+  // Every signature is a real one: some 2 ms for each renewal.
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SALLY_SLOW_HERE
+#endif
+#endif
+#ifdef SALLY_SLOW_HERE
+  constexpr int kDevices = 100;
+#else
   constexpr int kDevices = 1'000;
+#endif
   Year year;
-  Office office(year.clock, pki::kRenewingLifeS);
+  Office office(year.clock, 90LL * 86'400);
   std::vector<std::unique_ptr<Sleeper>> fleet;
   for (int i = 0; i < kDevices; ++i) {
     fleet.push_back(std::make_unique<Sleeper>(year.loop, office, year.random,
@@ -247,13 +257,13 @@ TEST(Year, AThousandDevicesRenewAndNobodyDoesAnything) {
         }
       },
       60'000);
-  EXPECT_GE(least_left_ms, 5 * kDayMs) << "renewed in time, every time";
+  EXPECT_GE(least_left_ms, 15 * kDayMs) << "renewed in time, every time";
   std::uint64_t renewals = 0;
   for (const auto& d : fleet) {
     EXPECT_TRUE(d->lane());
     EXPECT_EQ(d->recoveries, 0);
-    EXPECT_GE(d->renewer->count(), 14u) << d->id();
-    EXPECT_LE(d->renewer->count(), 21u) << d->id();
+    EXPECT_GE(d->renewer->count(), 4u) << d->id();
+    EXPECT_LE(d->renewer->count(), 8u) << d->id();
     renewals += d->renewer->count();
     // Nothing but what a new one followed was ended: no flow was cut for it.
     for (const auto& row : must(must(office.db->read(kNet))->certificates_of(d->id())))
