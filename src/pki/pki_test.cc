@@ -4,6 +4,8 @@
 #include <sys/stat.h>
 
 #include <filesystem>
+#include <map>
+#include <set>
 
 #include "crypto/csr.h"
 #include "crypto/jws.h"
@@ -393,6 +395,78 @@ TEST_F(RenewalTest, AnIdentityThatRenewsWithoutEndIsToldToWait) {
   const auto r = take(sealed(), first);
   ASSERT_TRUE(!r && r.error().is(Errc::kTooOften));
   EXPECT_TRUE(r.error().retry());
+}
+
+// What pki.md asks for, row by row: each refused, each by a code of its own. A stale snapshot of the
+// state is in src/replica/replica_test.cc (replica.older); claims are not built.
+TEST_F(RenewalTest, TheNegativeMatrix) {
+  std::map<std::string, std::string> said;
+  const auto good = request;
+  const auto ask = [&](const char* row, auto change) {
+    request = good;
+    change(request);
+    said[row] = refusal(sealed());
+    request = good;
+  };
+  const auto other = must(crypto::FileKey::generate(crypto::KeyType::kP256));
+  add("dev-2");
+  said["wrong key"] = refusal(must(trust::make_renewal(request, *other)));
+  ask("other device's CSR", [&](auto& r) { r.id = "dev-2"; });
+  ask("name smuggling", [](auto& r) { r.csr = to_bytes(as_bytes(std::string_view(kSanCsr))); });
+  ask("CA:TRUE", [](auto& r) { r.csr = to_bytes(as_bytes(std::string_view(kCaCsr))); });
+  ask("foreign network", [](auto& r) { r.network = "n-2.sally"; });
+  Bytes flipped = sealed();
+  flipped.back() ^= 1U;
+  said["flipped byte"] = refusal(flipped);
+  const Bytes once = sealed();
+  ASSERT_TRUE(take(once, first));
+  said["replayed request"] = refusal(once);
+  {
+    const std::string jti = token(add("dev-3"));
+    ASSERT_TRUE(enroll(jti, csr()));
+    said["replayed token"] = enroll(jti, csr()).error().code();
+  }
+  {  // By the right CA, in another trust domain: what a path check says of it.
+    const auto ca_key = must(keys->load("devices-1"));
+    crypto::CertSpec spec;
+    spec.common_name = "dev-1";
+    spec.not_before_s = kNow / 1000 - 60;
+    spec.not_after_s = kNow / 1000 + 86'400;
+    spec.eku = crypto::kEkuClientAuth | crypto::kEkuServerAuth;
+    spec.uris = {"spiffe://n-2.sally/device/dev-1"};
+    const auto leaf = must(crypto::sign_certificate(spec, device_key->public_key(),
+                                                    &authority->devices(), *ca_key, random));
+    said["foreign trust domain"] =
+        validate_path(leaf, {}, authority->policy(crypto::Purpose::kTlsClient, kNow / 1000))
+            .error()
+            .code();
+  }
+  now = kNow + 31 * kDayMs;
+  ask("expired", [&](auto& r) { r.time_ms = now; });
+  {
+    auto tx = must(db->begin(kNet, now));
+    ok(revoke_certificate(*tx, *must(tx->certificate(first)), now));
+    ok(tx->audit("t", "revoke", "dev-1"));
+    ok(tx->commit());
+  }
+  ask("expired and revoked", [&](auto& r) { r.time_ms = now; });
+  const std::map<std::string, std::string> expected = {
+      {"wrong key", "trust.unknown_key"},
+      {"other device's CSR", "pki.not_yours"},
+      {"name smuggling", "pki.name_asked"},
+      {"CA:TRUE", "pki.ca_asked"},
+      {"foreign network", "pki.request_foreign"},
+      {"flipped byte", "trust.bad_signature"},
+      {"replayed request", "pki.request_replayed"},
+      {"replayed token", "pki.token_used"},
+      {"foreign trust domain", "crypto.wrong_trust_domain"},
+      {"expired", "pki.certificate_expired"},
+      {"expired and revoked", "pki.certificate_revoked"},
+  };
+  EXPECT_EQ(said, expected);
+  std::set<std::string> codes;
+  for (const auto& [row, code] : said) codes.insert(code);
+  EXPECT_EQ(codes.size(), said.size()) << "no two share a code";
 }
 
 class RecoveryTest : public RenewalTest {
