@@ -15,8 +15,8 @@ namespace {
 const std::vector<Route>& table() {
   static const std::vector<Route> all = [] {
     std::vector<Route> out;
-    for (auto part :
-         {device_routes(), service_routes(), network_routes(), revocation_routes(), usage_routes()})
+    for (auto part : {device_routes(), service_routes(), network_routes(), revocation_routes(),
+                      usage_routes(), certificate_routes()})
       out.insert(out.end(), part.begin(), part.end());
     return out;
   }();
@@ -60,6 +60,8 @@ constexpr Meaning kMeanings[] = {
     {"store.not_found", 404, "list what there is"},
     {"store.conflict", 409, "it exists already"},
     {"store.busy", 503, "try again"},
+    {"store.audit_tampered", 409,
+     "sally audit verify says more; keep a copy of the database for whoever looks into it"},
     {"store.io", 503, "check the controller's disk"},
     {"store.full", 507, "free some space on the controller's disk; nothing else needs to be done"},
     {"store.disk_read_only", 503, "the controller's disk is read-only: mount it for writing"},
@@ -200,6 +202,10 @@ Response Api::answer(const Request& request, RouteName& name) const {
     name = "/metrics";
     return metrics_text(request);
   }
+  if (*path == kRecoveryPath && deps_.renewals != nullptr) {
+    name = kRecoveryPath;
+    return recover(request);
+  }
   if (path->starts_with("/fleet/")) return fleet(request, *path, name);
   bool prefixed = false;
   std::string rest = *path;
@@ -234,6 +240,9 @@ void Api::write_metrics(metrics::Text& out) const {
       out.value(n, {{"route", key.first}, {"status", std::to_string(key.second)}});
     out.counter("sally_controller_enrolments_total", "Enrolments, by result: done or a code.");
     for (const auto& [code, n] : enrolments_) out.value(n, {{"result", code}});
+    out.counter("sally_controller_recoveries_total",
+                "Requests at the recovery door, by result: done or a code.");
+    for (const auto& [code, n] : recoveries_) out.value(n, {{"result", code}});
   }
   out.histogram("sally_controller_api_request_duration_seconds",
                 "Time from a request to its answer, without the network.");
@@ -256,6 +265,7 @@ Response Api::fleet(const Request& request, const std::string& path, RouteName& 
     break;
   }
   bool renewed = false;
+  bool admitted = false;
   const auto run = [&]() -> Result<Response> {
     const std::int64_t now = deps_.clock.unix_ms();
     std::unique_ptr<store::Transaction> write;
@@ -268,14 +278,21 @@ Response Api::fleet(const Request& request, const std::string& path, RouteName& 
     const store::Transaction& tx = write ? *write : *read;
     // Before anything else, so that who may not ask learns nothing of what there is.
     TRY(check_admin(deps_, request, tx));
+    admitted = true;
     TRY_ASSIGN(const auto older,
                pki::older_certificates(tx, request.caller->id, request.caller->serial, now));
     renewed = !older.empty();
     if (!path_exists) return fail(Errc::kNoRoute, path);
     if (route == nullptr) return fail(Errc::kMethod, request.method + " " + path);
     TRY_ASSIGN(auto body, parse_body(request));
-    Call call{deps_, request,         tx,  write.get(),
-              found, std::move(body), now, "admin/" + request.caller->id};
+    Call call{.deps = deps_,
+              .request = request,
+              .tx = tx,
+              .write = write.get(),
+              .params = found,
+              .body = std::move(body),
+              .now_ms = now,
+              .actor = "admin/" + request.caller->id};
     TRY_ASSIGN(json::value out, route->handler(call));
     Response r;
     r.status = call.status;
@@ -307,6 +324,7 @@ Response Api::fleet(const Request& request, const std::string& path, RouteName& 
     return r;
   };
   auto r = run();
+  note_caller(request, name, admitted ? nullptr : &r.error());
   if (renewed) {
     if (const auto n = retire_older(deps_, *request.caller); !n) {
       log::warn("api.older_certificates_left", {{"why", n.error().text()}});
@@ -315,6 +333,40 @@ Response Api::fleet(const Request& request, const std::string& path, RouteName& 
     }
   }
   return r ? std::move(*r) : error_response(r.error());
+}
+
+// Who used the API: an admin's certificate once a day, and whoever has one that is not an admin's.
+void Api::note_caller(const Request& request, RouteName route, const Error* refused) const {
+  if (!request.caller || (refused != nullptr && !refused->is(Errc::kNotAdmin))) return;
+  const Caller& c = *request.caller;
+  const std::int64_t now = deps_.clock.unix_ms();
+  {
+    const std::scoped_lock lock(stats_mutex_);
+    if (refused != nullptr) {
+      if (!denial_rate_.take(deps_.clock.mono_us())) return;
+    } else {
+      if (logins_.size() >= kMaxLogins) logins_.clear();
+      auto& day = logins_[c.serial];
+      if (day == now / 86'400'000) return;
+      day = now / 86'400'000;
+    }
+  }
+  const auto write = [&]() -> Status {
+    TRY_ASSIGN(auto tx, deps_.store.begin(deps_.network, now));
+    json::object detail{{"serial", c.serial}, {"from", request.remote}};
+    if (refused != nullptr) {
+      detail["code"] = refused->code();
+      detail["route"] = json::string(route);
+    } else if (const auto row = tx->certificate(c.serial); row && *row) {
+      detail["key"] = (*row)->key_hash;
+    }
+    TRY(tx->audit(std::string(crypto::role_name(c.role)) + "/" + c.id,
+                  refused != nullptr ? "api.denied" : "admin.login", c.id,
+                  json::serialize(detail)));
+    return tx->commit();
+  };
+  if (const Status s = write(); !s)
+    log::error("api.caller_not_audited", {{"why", s.error().text()}});
 }
 
 // ---- helpers of call.h

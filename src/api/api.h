@@ -16,8 +16,10 @@
 #include "base/clock.h"
 #include "base/metrics.h"
 #include "base/random.h"
+#include "base/token_bucket.h"
 #include "pki/authority.h"
 #include "pki/enroll.h"
+#include "pki/renew.h"
 #include "store/store.h"
 
 namespace sally::api {
@@ -74,6 +76,8 @@ class Live {
   virtual void changed() = 0;
   /// Blocks until all routers online confirmed `version`, at most `timeout_ms`.
   virtual Enforced await(std::uint64_t version, std::int64_t timeout_ms) = 0;
+  /// That identity is to renew its certificate now, wherever it is connected.
+  virtual void renew_now(const std::string& id, std::int64_t within_ms) = 0;
 };
 
 /// Everything a handler works with. All references outlive the Api.
@@ -94,6 +98,8 @@ struct Deps {
   /// All figures of the controller as Prometheus text; from any thread.
   std::function<std::string()> metrics;
   std::int64_t renewing_life_s = pki::kRenewingLifeS;
+  /// The recovery door; none: it is not served.
+  const pki::RenewalDoor* renewals = nullptr;
 };
 
 /// REST of one network: the compatible client API and /fleet/v1, plain synchronous handlers without
@@ -114,19 +120,32 @@ class Api {
   void write_metrics(metrics::Text& out) const;
 
  private:
+  /// Each costs a signature before anybody is known.
+  static constexpr double kRecoveriesPerSecond = 200;
+  static constexpr double kRecoveryBurst = 1'000;
   /// What was asked, for the counts: a pattern of a table, never what a stranger wrote.
   using RouteName = std::string_view;
   [[nodiscard]] Response answer(const Request& request, RouteName& name) const;
   [[nodiscard]] Response fleet(const Request& request, const std::string& path,
                                RouteName& name) const;
+  void note_caller(const Request& request, RouteName route, const Error* refused) const;
   [[nodiscard]] Response compatible(const Request& request, const std::string& path, bool prefixed,
                                     RouteName& name) const;
   [[nodiscard]] Response metrics_text(const Request& request) const;
+  /// recovery.cc: for whom no router lets in.
+  [[nodiscard]] Response recover(const Request& request) const;
   Deps deps_;
   mutable std::mutex stats_mutex_;  // both below
   mutable std::map<std::pair<RouteName, int>, std::uint64_t> answered_;
   mutable std::map<std::string_view, std::uint64_t> enrolments_;  ///< by static code
-  mutable std::array<metrics::Latency, 2> latency_;               ///< GET, all others
+  mutable std::map<std::string_view, std::uint64_t> recoveries_;  ///< by static code
+  mutable TokenBucket recovery_rate_{kRecoveriesPerSecond, kRecoveryBurst};
+  static constexpr std::size_t kMaxLogins = 10'000;
+  mutable std::map<std::string, std::int64_t> logins_;  ///< day of the last, by serial
+  // Audited: of who holds a key of ours, and of strangers, who must not fill it.
+  mutable TokenBucket denial_rate_{1.0, 200};
+  mutable TokenBucket stranger_rate_{1.0 / 60, 20};
+  mutable std::array<metrics::Latency, 2> latency_;  ///< GET, all others
 };
 
 inline constexpr std::size_t kMaxBody = 256 * 1024;

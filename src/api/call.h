@@ -3,6 +3,7 @@
 
 // Inside api/ only: what the handlers share.
 #include <boost/json.hpp>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,7 +26,7 @@ struct Call {
   std::int64_t now_ms;
   std::string actor;  ///< "admin/<id>"
   int status = 200;
-  std::move_only_function<void()> on_commit = {};  ///< what must be true once it is durable
+  std::move_only_function<void()> on_commit = {};  ///< once the change is committed
 
   Status audit(std::string_view action, std::string_view subject, const json::object& detail = {}) {
     return write->audit(actor, action, subject,
@@ -40,12 +41,16 @@ struct Route {
   Handler handler;
 };
 
+/// Where identity/recovery.h knocks.
+inline constexpr std::string_view kRecoveryPath = "/identity/v1/renew";
+
 // One table per file; api.cc joins them.
 std::vector<Route> device_routes();
 std::vector<Route> service_routes();
 std::vector<Route> network_routes();
 std::vector<Route> revocation_routes();
 std::vector<Route> usage_routes();
+std::vector<Route> certificate_routes();
 
 // ---- members of a body; kBadField names the member
 Result<std::string> need_text(const json::object& o, std::string_view name, std::size_t max = 256);

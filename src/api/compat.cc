@@ -161,7 +161,7 @@ Result<json::value> enroll(const Deps& d, const std::string& token, const std::s
     if (e.is(pki::Errc::kTokenUsed) || e.is(pki::Errc::kTokenRevoked) ||
         e.is(pki::Errc::kIdentityInactive)) {
       TRY(tx->audit("unknown", "enroll.refused", "",
-                    "{\"code\":\"" + std::string(e.code()) + "\"}"));
+                    "{\"door\":\"token\",\"code\":\"" + std::string(e.code()) + "\"}"));
       TRY(tx->commit());
     }
     return fail(e);

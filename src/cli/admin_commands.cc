@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// People who manage the network, and what was done to it.
+// People who manage the network.
 #include "cli/commands.h"
 #include "cli/enrolling.h"
 #include "cli/errors.h"
@@ -43,29 +43,6 @@ Status login(const Common& c, const std::string& token, const std::string& dir_o
   if (const auto fleet = Fleet::open(dir)) (void)fleet->get("/fleet/v1/status");
   c.out.done("logged in to " + identity.network.str() + " as " + identity.name + "; context " + dir,
              {{"network", identity.network.str()}, {"name", identity.name}, {"dir", dir}});
-  return {};
-}
-
-Status audit_list(const Common& c, std::uint64_t limit) {
-  TRY_ASSIGN(const auto fleet, Fleet::open(context_dir(c.context)));
-  TRY_ASSIGN(const auto v, fleet.get("/fleet/v1/audit?limit=" + std::to_string(limit)));
-  c.out.list(v.at("items").get_array(), {{"TIME", "at"},
-                                         {"ACTOR", "actor"},
-                                         {"ACTION", "action"},
-                                         {"SUBJECT", "subject"},
-                                         {"DETAIL", "detail"},
-                                         {"SEQ", "seq", true}});
-  return {};
-}
-
-Status audit_verify(const Common& c) {
-  TRY_ASSIGN(const auto fleet, Fleet::open(context_dir(c.context)));
-  TRY_ASSIGN(const auto v, fleet.get("/fleet/v1/audit/verify"));
-  c.out.item(
-      v.get_object(),
-      {{"OK", "ok"}, {"ROWS", "rows"}, {"NEWEST", "seq"}, {"HEAD", "head"}, {"WHERE", "where"}});
-  if (!is_true(v.get_object(), "ok"))
-    return fail(Errc::kVerify, "the audit chain is broken at " + cell(v.get_object(), "where"));
   return {};
 }
 

@@ -58,15 +58,40 @@ struct UsageOptions {
 };
 Status usage(const Common& common, const UsageOptions& options);
 
-// ---- admins and audit: admin_commands.cc
+// ---- admins: admin_commands.cc
 Status admin_add(const Common& common, const std::string& name);
 /// A new token for an admin whose certificate has ended or is lost.
 Status admin_token(const Common& common, const std::string& name);
 Status admin_list(const Common& common);
 Status admin_remove(const Common& common, const std::string& name, bool yes);
 Status login(const Common& common, const std::string& token, const std::string& dir);
-Status audit_list(const Common& common, std::uint64_t limit);
-Status audit_verify(const Common& common);
+
+// ---- the audit: audit_commands.cc
+struct AuditOptions {
+  std::uint64_t limit = 50;
+  std::uint64_t before = 0;  ///< list: older than this number; 0 = from the end
+  std::uint64_t after = 0;   ///< export: newer than this number
+  std::string file;          ///< export: where to; empty or "-" = standard output
+  std::uint64_t keep_days = 400;
+};
+Status audit_list(const Common& common, const AuditOptions& options);
+/// Of the controller, or of a file that `audit_export` made: then nobody is asked.
+Status audit_verify(const Common& common, const std::string& file);
+Status audit_export(const Common& common, const AuditOptions& options);
+Status audit_prune(const Common& common, const AuditOptions& options, bool yes);
+/// Destructive verbs ask a person, and want --yes from a program.
+Status confirm(const std::string& what, bool yes);
+
+// ---- certificates: cert_commands.cc
+struct CertOptions {
+  std::string of;             ///< name or id of whose
+  bool all = false;           ///< also those that are over
+  std::int64_t within_s = 0;  ///< only those that end within; 0 = all
+};
+Status cert_list(const Common& common, const CertOptions& options);
+Status cert_show(const Common& common, const std::string& serial);
+/// Asks a device or router to renew, and waits until it has.
+Status cert_renew(const Common& common, const std::string& name);
 
 // ---- devices, routers, services, grants: fleet_commands.cc
 Status device_add(const Common& common, const std::string& name,

@@ -46,7 +46,7 @@ struct Asked {
   bool yes = false;
   bool remove = false;
   bool qr = false;
-  std::uint64_t limit = 50;
+  AuditOptions audit;
   UpOptions up;
   JoinOptions join;
   ServiceOptions service;
@@ -54,6 +54,8 @@ struct Asked {
   TopOptions top;
   UsageOptions usage;
   RevokeOptions revoke;
+  CertOptions cert;
+  std::uint64_t days = 30;
   std::string dir;
   std::function<Status(const Common&)> run;
 };
@@ -62,6 +64,7 @@ class Tree {
  public:
   Tree(CLI::App& app, Asked& asked) : app_(app), a_(asked) {
     network();
+    certificates();
     fleet();
     device();
     others();
@@ -164,13 +167,58 @@ class Tree {
     dir(login, "Folder of the new context (default: the context)");
     auto* audit = noun("audit", "What happened, in a hash chain");
     auto* list = command(*audit, "list", "Newest first", "audit list --limit 20",
-                         [this](const Common& c) { return audit_list(c, a_.limit); });
-    list->add_option("--limit", a_.limit, "How many (default 50)")->check(CLI::Range(1, 1000));
-    command(
+                         [this](const Common& c) { return audit_list(c, a_.audit); });
+    list->add_option("--limit", a_.audit.limit, "How many (default 50)")
+        ->check(CLI::Range(1, 1000));
+    list->add_option("--before", a_.audit.before,
+                     "Only rows before this number (-o wide has them)");
+    auto* verify = command(
         *audit, "verify",
         "Walk the chain; exit 7 where a row was altered or taken out. Rows cut off its end show "
         "only against a HEAD that was noted elsewhere",
-        "audit verify", [](const Common& c) { return audit_verify(c); });
+        "audit verify audit.jsonl",
+        [this](const Common& c) { return audit_verify(c, a_.audit.file); });
+    verify->add_option(
+        "FILE", a_.audit.file,
+        "An export, or '-': checked here, nobody is asked (default: the controller)");
+    auto* out = command(*audit, "export", "All rows as JSON lines, oldest first",
+                        "audit export audit.jsonl",
+                        [this](const Common& c) { return audit_export(c, a_.audit); });
+    out->add_option("FILE", a_.audit.file, "Where to (default: standard output)");
+    out->add_option("--after", a_.audit.after, "Only rows after this number");
+    auto* prune = command(*audit, "prune",
+                          "Forget old rows; a row says so, and the chain goes on from there. "
+                          "Export them first",
+                          "audit prune --keep-days 400 --yes",
+                          [this](const Common& c) { return audit_prune(c, a_.audit, a_.yes); });
+    prune->add_option("--keep-days", a_.audit.keep_days, "Younger ones stay (default 400)")
+        ->check(CLI::Range(1, 36'500));
+    yes(prune);
+  }
+
+  void certificates() {
+    auto* cert = noun("cert", "Certificates of this network");
+    auto* list = command(*cert, "list", "Those that end first, first", "cert list pump-17 --all",
+                         [this](const Common& c) { return cert_list(c, a_.cert); });
+    list->add_option("NAME", a_.cert.of, "Whose, by name or id (default: everybody's)");
+    list->add_flag("--all", a_.cert.all, "Also those that are over, superseded or revoked");
+    auto* ending = command(*cert, "expiring", "Those that end within 30 days",
+                           "cert expiring --days 7", [this](const Common& c) {
+                             a_.cert.within_s = static_cast<std::int64_t>(a_.days) * 86'400;
+                             return cert_list(c, a_.cert);
+                           });
+    ending->add_option("--days", a_.days, "Within so many days (default 30)")
+        ->check(CLI::Range(1, 36'500));
+    auto* show = command(*cert, "show", "One certificate", "cert show 4f0c2a",
+                         [this](const Common& c) { return cert_show(c, a_.name); });
+    name(show, "SERIAL", "Its serial number, in hex: sally cert list");
+    const auto renew = [this](CLI::App& under, const std::string& example) {
+      auto* c = command(under, "renew", "Have a device or router renew its certificate now",
+                        example, [this](const Common& co) { return cert_renew(co, a_.name); });
+      name(c, "NAME", "The device or router, by name or id");
+    };
+    renew(*cert, "cert renew pump-17");
+    renew(app_, "renew pump-17");
   }
 
   void fleet() {
@@ -352,6 +400,12 @@ class Tree {
                          "demo --keep", [this](const Common& c) { return demo::run(c, a_.demo); });
     demo->add_flag("--json", a_.demo.json, "One JSON object with what was measured");
     demo->add_flag("--keep", a_.demo.keep, "Leave it running until Ctrl-C and say what to try");
+    auto* broken =
+        demo->add_subcommand("break", "Make something wrong and see by what name it is refused");
+    broken->footer("Example:\n  sally demo break cert");
+    broken->add_option("WHAT", a_.demo.broken, "cert, clock")
+        ->required()
+        ->check(CLI::IsMember({"cert", "clock"}));
     command(app_, "version", "The version of this program", "version", [](const Common& c) {
       c.out.item({{"name", "sally"}, {"version", SALLY_VERSION}}, {{"sally", "version"}});
       return Status{};

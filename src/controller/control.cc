@@ -98,6 +98,7 @@ void Network::on_lane_up(lane::Lane& lane, const wire::Hello& hello) {
     r.hosts.clear();
   }
   peer.reports = (hello.features & wire::kFeatureUsage) != 0;
+  peer.hears_renew_now = (hello.features & wire::kFeatureRenewNow) != 0;
   peer.acked = {.epoch = hello.epoch, .sequence = 0, .period_ms = period_ms()};
   log::info("controller.router_up", {{"router", peer.router},
                                      {"remote", lane.remote().str()},

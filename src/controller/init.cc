@@ -47,6 +47,16 @@ struct Build {
     return i;
   }
 
+  // A leaf, and its audit row: every issue has one.
+  Result<pki::Issued> issue(const pki::Subject& subject, const crypto::PublicKey& key,
+                            pki::Profile profile) {
+    TRY_ASSIGN(auto issued, authority->issue(tx, subject, key, profile, now_ms, random));
+    TRY(tx.audit("system", "certificate.issue", subject.id,
+                 "{\"door\":\"init\",\"serial\":\"" + issued.leaf.serial_hex() + "\",\"key\":\"" +
+                     key.hash_hex() + "\"}"));
+    return issued;
+  }
+
   // Key, leaf and the file that the other program reads.
   Status identity_file(const std::string& path, const store::Identity& i,
                        const pki::Subject& subject, const std::string& hardware = {}) {
@@ -59,8 +69,7 @@ struct Build {
       TRY_ASSIGN(const auto name, crypto::hardware_name(hardware, parent));
       TRY_ASSIGN(key, crypto::open_or_make_key(name, crypto::KeyType::kP256));
     }
-    TRY_ASSIGN(const auto issued, authority->issue(tx, subject, key->public_key(),
-                                                   pki::profile_of(i.kind), now_ms, random));
+    TRY_ASSIGN(const auto issued, issue(subject, key->public_key(), pki::profile_of(i.kind)));
     TRY_ASSIGN(std::string pem, key->stored());
     json::array routers;
     for (const auto& a : router_addresses) routers.emplace_back(a);
@@ -130,15 +139,15 @@ Result<InitResult> make_in(const std::string& work, const InitOptions& options, 
     for (const char* h : {"localhost", "127.0.0.1", "::1"}) add_name(rest, h);
     TRY(b.identity(rest.id, "controller", store::Kind::kController));
     TRY_ASSIGN(const auto rest_key, keys.create("rest", options.rest_key));
-    TRY_ASSIGN(const auto rest_issued, authority->issue(*tx, rest, rest_key->public_key(),
-                                                        pki::Profile::kController, now_ms, random));
+    TRY_ASSIGN(const auto rest_issued,
+               b.issue(rest, rest_key->public_key(), pki::Profile::kController));
     TRY(fs::write_file_atomic(work + "/" + kRestFile, as_bytes(rest_issued.chain_pem()), 0600));
 
     const pki::Subject signer{"1", {}, {}};
     TRY(b.identity("1", "signer", store::Kind::kSigner));
     TRY_ASSIGN(const auto signer_key, keys.create("signer", crypto::KeyType::kP256));
-    TRY_ASSIGN(const auto signer_issued, authority->issue(*tx, signer, signer_key->public_key(),
-                                                          pki::Profile::kSigner, now_ms, random));
+    TRY_ASSIGN(const auto signer_issued,
+               b.issue(signer, signer_key->public_key(), pki::Profile::kSigner));
     TRY(fs::write_file_atomic(work + "/" + kSignerFile, as_bytes(signer_issued.chain_pem()), 0600));
 
     if (!options.router_addresses.empty()) {
@@ -206,7 +215,6 @@ Result<bool> ensure_admin(const std::string& dir, const std::string& admin_name,
   if (!admin) {
     TRY_ASSIGN(admin, b.identity(random.hex(8), name, store::Kind::kAdmin));
   }
-  TRY(tx->audit("system", "admin.issue", admin->id, {}));
   TRY(b.identity_file(identity_path, *admin, {admin->id, {}, {}}));
   TRY(tx->commit());
   return true;

@@ -50,6 +50,11 @@ void Network::write_metrics(metrics::Text& out) const {
     constexpr std::array kWindows = {"1", "7", "30", "90", "more"};
     for (std::size_t i = 0; i < kWindows.size(); ++i)
       out.value(f->ending[i], {{"ends_within_days", kWindows[i]}});
+    out.gauge("sally_controller_certificates_due",
+              "Certificates that end soon and do not renew themselves, or should have; 0: ended.");
+    constexpr std::array kDue = {"0", "7", "30", "90"};
+    for (std::size_t i = 0; i < kDue.size(); ++i)
+      out.value(f->due[i], {{"ends_within_days", kDue[i]}});
     out.gauge("sally_controller_services", "Services.").value(f->services);
     out.gauge("sally_controller_audit_sequence", "Number of the last audit row.")
         .value(f->audit_seq);

@@ -47,12 +47,14 @@ Network::~Network() {
 
 Result<std::unique_ptr<Network>> Network::open(const std::string& dir, loop::Loop& loop,
                                                http::WorkerPool& pool, const Clock& clock,
-                                               Random& random, std::int64_t life_s) {
+                                               Random& random, std::int64_t life_s,
+                                               std::int64_t grace_s) {
   if (!fs::exists(dir + "/" + kDatabaseFile))
     return fail(Errc::kNoNetwork, dir + " holds no network; make one with: sally up",
                 Source::kConfig);
   std::unique_ptr<Network> n(new Network(dir, loop, pool, clock, random));
   n->life_s_ = life_s;
+  n->grace_s_ = grace_s;
   TRY(n->load());
   return n;
 }
@@ -78,7 +80,7 @@ Status Network::load() {
   TRY_ASSIGN(signer_key_, keys_.load("signer"));
   TRY_ASSIGN(auto mac_key, keys_.secret("tokens", random_));
   door_ = std::make_unique<pki::TokenDoor>(authority_, std::move(mac_key));
-  renewals_ = std::make_unique<pki::RenewalDoor>(authority_, life_s_);
+  renewals_ = std::make_unique<pki::RenewalDoor>(authority_, life_s_, grace_s_);
   TRY(load_certificates());
   if (const auto ok = upkeep(); !ok) {
     // A full disk is no reason to refuse what is still good; the next hour tries again.
@@ -93,7 +95,7 @@ Status Network::load() {
         return signer_chain_.front().not_after();
       },
       *this, clock_, random_, url_, random_.hex(8),
-      [this] { return metrics_ ? metrics_() : std::string(); }, life_s_});
+      [this] { return metrics_ ? metrics_() : std::string(); }, life_s_, renewals_.get()});
   open_ = true;
   return {};
 }
@@ -156,7 +158,8 @@ Result<bool> Network::renew(const std::string& file, const std::string& key_name
   TRY_ASSIGN(const auto issued, authority_->issue(*tx, {name.id, old.dns_sans(), old.ip_sans()},
                                                   key->public_key(), profile, now_ms, random_));
   TRY(tx->audit("system", "certificate.renew", name.id,
-                "{\"serial\":\"" + issued.leaf.serial_hex() + "\"}"));
+                "{\"door\":\"upkeep\",\"serial\":\"" + issued.leaf.serial_hex() + "\",\"key\":\"" +
+                    key->public_key().hash_hex() + "\"}"));
   TRY(tx->commit());
   TRY(fs::write_file_atomic(dir_ + "/" + file, as_bytes(issued.chain_pem()), 0600));
   log::info("controller.certificate_renewed",
@@ -188,6 +191,8 @@ Status Network::upkeep() {
                          now_ms - kEpochDays * kDayMs));
     TRY(tx->commit());
   }
+  TRY(end_unproven());
+  TRY(warn_of_ends());
   if (!open_)
     return rest_renewed && signer_renewed
                ? Status{}

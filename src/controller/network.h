@@ -37,7 +37,8 @@ class Network final : public lane::LaneOwner, public api::Live {
   static Result<std::unique_ptr<Network>> open(const std::string& dir, loop::Loop& loop,
                                                http::WorkerPool& pool, const Clock& clock,
                                                Random& random,
-                                               std::int64_t life_s = pki::kRenewingLifeS);
+                                               std::int64_t life_s = pki::kRenewingLifeS,
+                                               std::int64_t grace_s = pki::kRecoveryGraceS);
   ~Network() override;
 
   /// Loop's thread, once: heads every 10 s, upkeep every hour. `on_certificates` runs on the loop
@@ -66,6 +67,7 @@ class Network final : public lane::LaneOwner, public api::Live {
   Load traffic() override;
   void changed() override;
   Enforced await(std::uint64_t version, std::int64_t timeout_ms) override;
+  void renew_now(const std::string& id, std::int64_t within_ms) override;
 
   // lane::LaneOwner
   void on_lane_up(lane::Lane& lane, const wire::Hello& peer) override;
@@ -90,6 +92,7 @@ class Network final : public lane::LaneOwner, public api::Live {
     std::uint64_t sent = 0;  ///< log version it has been sent
     bool synced = false;
     bool reports = false;  ///< it knows Usage
+    bool hears_renew_now = false;
     wire::UsageAck acked;  ///< its last batch
     TokenBucket renewals{kRenewalsPerSecond, kRenewalBurst};
   };
@@ -131,7 +134,17 @@ class Network final : public lane::LaneOwner, public api::Live {
   void on_events(const std::string& router, wire::Events events);
   // renewal.cc
   void on_renew(Peer& peer, wire::Renew renew);
-  [[nodiscard]] wire::Renewed answer_renew(const std::string& router, const wire::Renew& renew);
+  void audit_refusal(const wire::Renew& renew, const Error& why);
+  Status end_unproven();
+  Status warn_of_ends();
+  struct Renewing {
+    std::uint64_t lane = 0;
+    std::string router;
+    wire::Renew renew;
+  };
+  void run_renewals();
+  [[nodiscard]] std::vector<wire::Renewed> answer_renewals(const std::vector<Renewing>& batch);
+  [[nodiscard]] wire::Renewed answer(const Renewing& of, Result<pki::RenewalDoor::Outcome> done);
   // usage.cc
   void on_usage(Peer& peer, wire::Usage usage);
   void ack_usage(std::uint64_t lane, const wire::Usage& usage);
@@ -152,6 +165,7 @@ class Network final : public lane::LaneOwner, public api::Live {
   Random& random_;
   pki::KeyDir keys_;
   std::int64_t life_s_ = pki::kRenewingLifeS;  ///< of who renews by itself
+  std::int64_t grace_s_ = pki::kRecoveryGraceS;
   NetworkId id_;
   std::string url_;
   std::unique_ptr<store::Store> store_;
@@ -160,6 +174,8 @@ class Network final : public lane::LaneOwner, public api::Live {
   std::unique_ptr<pki::RenewalDoor> renewals_;
   crypto::SignerPtr signer_key_;
   std::unique_ptr<api::Api> api_;
+
+  std::int64_t warned_day_ = 0;  ///< of ends; the pool, one upkeep at a time
 
   // Loop's thread.
   ChunkPool chunks_;
@@ -183,6 +199,9 @@ class Network final : public lane::LaneOwner, public api::Live {
   std::map<std::string, std::uint64_t> event_counts_;  ///< by code of a router; bounded
   std::map<std::string, Carried> carried_;             ///< by service id; bounded
   std::uint64_t usage_refused_ = 0;
+  std::vector<Renewing> renewing_;  ///< wait for the next transaction; bounded
+  bool renewals_run_ = false;       ///< on the pool
+  TokenBucket denials_{1.0, 200};   ///< of renewals, audited
   mutable store::Figures figures_;  ///< the last ones, asked at most every 10 s
   mutable std::int64_t figures_at_ms_ = 0;
   std::atomic<std::int64_t> watched_until_ms_ = 0;

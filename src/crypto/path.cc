@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <ctime>
 #include <mutex>
 #include <optional>
 #include <set>
@@ -66,6 +67,14 @@ int verify_chain(X509_STORE_CTX* ctx) {
     return 0;
   };
   const int n = sk_X509_num(chain);
+  time_t now = X509_VERIFY_PARAM_get_time(X509_STORE_CTX_get0_param(ctx));
+  if (static_cast<const PathPolicy*>(X509_STORE_CTX_get_app_data(ctx))->clock_may_lag) {
+    for (int i = 0; i < n; ++i) {
+      std::tm start = {};
+      if (ASN1_TIME_to_tm(X509_get0_notBefore(sk_X509_value(chain, i)), &start) == 1)
+        now = std::max(now, ::timegm(&start));
+    }
+  }
   for (int i = n - 1; i >= 0; --i) {
     X509* cert = sk_X509_value(chain, i);
     X509* issuer = sk_X509_value(chain, std::min(i + 1, n - 1));
@@ -76,8 +85,6 @@ int verify_chain(X509_STORE_CTX* ctx) {
                      : X509_verify(cert, X509_get0_pubkey(issuer)) != 1) {
       return refuse(i, X509_V_ERR_CERT_SIGNATURE_FAILURE);
     }
-    const X509_VERIFY_PARAM* param = X509_STORE_CTX_get0_param(ctx);
-    time_t now = X509_VERIFY_PARAM_get_time(param);
     const int before = X509_cmp_time(X509_get0_notBefore(cert), &now);
     const int after = X509_cmp_time(X509_get0_notAfter(cert), &now);
     if (before == 0) return refuse(i, X509_V_ERR_ERROR_IN_CERT_NOT_BEFORE_FIELD);
@@ -228,6 +235,7 @@ Result<VerifiedPath> validate_path(const Certificate& leaf,
         return fail(Errc::kInvalidPath, "out of memory", Source::kInternal);
   if (X509_STORE_CTX_init(ctx.get(), store.get(), leaf.native(), untrusted.get()) != 1)
     return fail(Errc::kInvalidPath, "verification", Source::kInternal);
+  X509_STORE_CTX_set_app_data(ctx.get(), const_cast<PathPolicy*>(&policy));
   X509_VERIFY_PARAM* param = X509_STORE_CTX_get0_param(ctx.get());
   X509_VERIFY_PARAM_set_time(param, static_cast<time_t>(policy.now_s));
   X509_VERIFY_PARAM_set_flags(param, X509_V_FLAG_X509_STRICT);

@@ -41,6 +41,9 @@ struct PathPolicy {
   std::int64_t now_s = 0;
   std::string network;      ///< expected trust domain
   std::vector<Role> roles;  ///< allowed roles; empty = any that fits the purpose
+  /// For who may not know how late it is: judged at the beginning of the path's youngest
+  /// certificate where that is later than now_s. Its issuer was there by then.
+  bool clock_may_lag = false;
 };
 
 struct VerifiedPath {

@@ -194,13 +194,14 @@ Result<ClientResponse> blocking_request(const std::string& url, RequestOptions o
 Result<std::shared_ptr<const tls::Context>> client_context(
     std::vector<crypto::Certificate> anchors, NetworkId network,
     std::vector<crypto::Certificate> chain, std::shared_ptr<const crypto::Signer> key,
-    const Clock* clock) {
+    const Clock* clock, bool clock_may_lag) {
   auto o = base_options();
   o.anchors = std::move(anchors);
   o.network = std::move(network);
   o.chain = std::move(chain);
   o.key = std::move(key);
   o.clock = clock;
+  o.clock_may_lag = clock_may_lag;
   return tls::Context::create(std::move(o));
 }
 

@@ -56,10 +56,12 @@ std::unique_ptr<Call> request(loop::Loop& loop, const std::string& url, RequestO
 Result<ClientResponse> blocking_request(const std::string& url, RequestOptions options);
 
 /// A client context for HTTP: roots and network believed, optionally our certificate.
+/// `clock_may_lag`: see tls::ContextOptions.
 Result<std::shared_ptr<const tls::Context>> client_context(
     std::vector<crypto::Certificate> anchors, NetworkId network,
     std::vector<crypto::Certificate> chain = {},
-    std::shared_ptr<const crypto::Signer> key = nullptr, const Clock* clock = nullptr);
+    std::shared_ptr<const crypto::Signer> key = nullptr, const Clock* clock = nullptr,
+    bool clock_may_lag = false);
 /// Believes nobody: for an enrolment, which judges the captured leaf. Nothing read over it is true
 /// until then.
 Result<std::shared_ptr<const tls::Context>> unverified_enrolment_context();

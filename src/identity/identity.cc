@@ -84,6 +84,12 @@ tls::ContextOptions Identity::client_options(std::vector<std::string> alpn, bool
   return o;
 }
 
+std::int64_t Identity::time_floor_ms() const {
+  std::int64_t floor = time_ms;
+  for (const auto& c : chain) floor = std::max(floor, c.not_before() * 1000);
+  return floor;
+}
+
 Result<std::string> to_json(const Identity& identity) {
   TRY_ASSIGN(std::string key, identity.key->stored());
   std::vector<crypto::Certificate> authorities = identity.anchors;
@@ -97,6 +103,7 @@ Result<std::string> to_json(const Identity& identity) {
                    {"controller", identity.controller},
                    {"routers", std::move(routers)}};
   if (!identity.card.empty()) own["card"] = to_base64(identity.card);
+  if (identity.time_ms > 0) own["time_ms"] = identity.time_ms;
   // Written by hand around the key, so that only one copy of it has to be wiped.
   std::string out = "{\"ztAPI\":" + json_quote(identity.controller) + ",\"ztAPIs\":[" +
                     json_quote(identity.controller) + "],\"id\":{\"key\":";
@@ -174,6 +181,10 @@ Result<Identity> from_json(std::string_view text, Files files) {
         if (!parse_host_port(at)) return fail(Errc::kBadFile, "a router is not host:port");
         out.routers.push_back(std::move(at));
       }
+    if (const auto* time = own->if_contains("time_ms"); time != nullptr) {
+      if (!time->is_int64() || time->get_int64() < 0) return fail(Errc::kBadFile, "time_ms");
+      out.time_ms = time->get_int64();
+    }
     if (const std::string card = text_at(*own, "card"); !card.empty()) {
       auto bytes = from_base64(card);
       if (!bytes || bytes->size() > kMaxCard) return fail(Errc::kBadFile, "card");

@@ -33,10 +33,13 @@ struct Identity {
   std::string name;                  ///< for people
   std::vector<std::string> routers;  ///< host:port, as last told by the controller
   Bytes card;                        ///< signed identity card (an envelope), may be empty
+  std::int64_t time_ms = 0;          ///< the network has signed that it is at least so late; 0 = no
 
   [[nodiscard]] const crypto::Certificate& leaf() const { return chain.front(); }
   /// Unix seconds.
   [[nodiscard]] std::int64_t expires_s() const { return leaf().not_after(); }
+  /// It is at least so late, Unix ms: the beginnings of our own certificates, and `time_ms`.
+  [[nodiscard]] std::int64_t time_floor_ms() const;
   /// Client options for a lane or for REST: our leaf (with `whole_chain` also the issuing
   /// certificate), roots, network.
   [[nodiscard]] tls::ContextOptions client_options(std::vector<std::string> alpn, bool whole_chain,

@@ -15,11 +15,14 @@
 namespace sally::identity {
 namespace {
 
-constexpr std::int64_t kMaxSleepMs = 3'600'000;  // clocks jump
+constexpr std::int64_t kMaxSleepMs = 6LL * 3'600'000;  // clocks jump
+constexpr std::int64_t kMaxToldMs = 3'600'000;
 constexpr std::int64_t kAnswerMs = 30'000;
 constexpr std::int64_t kFirstPauseMs = 2'000;
 constexpr std::int64_t kMaxPauseMs = 1'800'000;
 constexpr std::int64_t kMostApartMs = 600'000;
+constexpr std::int64_t kMinApartMs = 60'000;
+constexpr std::uint64_t kMaxWithinMs = 30ULL * 86'400'000;
 constexpr std::uint64_t kSteps = 1'000'000;
 // A younger one may be new to the controller: whoever starts with it tells that it is in use.
 constexpr std::int64_t kYoungMs = 26LL * 3'600'000;
@@ -46,6 +49,13 @@ Status keep_in_file(const std::string& path, const Credential& fresh) {
     return fail(Errc::kMismatch, path + " holds another key by now", Source::kLocal);
   if (file.expires_s() > fresh.chain.front().not_after()) return {};
   file.chain = fresh.chain;
+  return save(file, path);
+}
+
+Status keep_time_in_file(const std::string& path, std::int64_t ms) {
+  TRY_ASSIGN(auto file, load(path));
+  if (file.time_ms >= ms) return {};
+  file.time_ms = ms;
   return save(file, path);
 }
 
@@ -89,11 +99,13 @@ void Renewer::start() {
 }
 
 void Renewer::plan() {
-  timer_.arm(std::clamp<std::int64_t>(due_ms() - hooks_.time_ms(), 0, kMaxSleepMs));
+  const std::int64_t most = std::clamp<std::int64_t>(life_ms() / 100, 1'000, kMaxSleepMs);
+  timer_.arm(std::clamp<std::int64_t>(due_ms() - hooks_.time_ms(), 0, most));
 }
 
 void Renewer::on_up() {
   request_ = 0;  // its answer went with the older lane
+  refused_ = false;
   if (use_untold_) {
     timer_.arm(kAnswerMs);
     ask(true);
@@ -102,10 +114,20 @@ void Renewer::on_up() {
   }
 }
 
-void Renewer::renew_within(std::int64_t ms) {
-  wished_ms_ = hooks_.time_ms() +
-               static_cast<std::int64_t>(static_cast<double>(step_of(id_)) /
-                                         static_cast<double>(kSteps) * static_cast<double>(ms));
+void Renewer::on_refused() {
+  if (request_ != 0) return;
+  refused_ = true;
+  timer_.arm(0);
+}
+
+void Renewer::renew_within(std::uint64_t ms) {
+  auto pause =
+      static_cast<std::int64_t>(static_cast<double>(step_of(id_)) / static_cast<double>(kSteps) *
+                                static_cast<double>(std::min(ms, kMaxWithinMs)));
+  // Whoever may ask may not keep us busy with it.
+  if (renewed_at_ms_) pause = std::max(pause, *renewed_at_ms_ + kMinApartMs - loop_.now_ms());
+  wished_ms_ = hooks_.time_ms() + pause;
+  log::info("identity.renewal_wished", {{"id", id_}, {"in_s", pause / 1000}});
   if (request_ == 0) plan();
 }
 
@@ -133,10 +155,12 @@ void Renewer::tick() {
     log::warn("identity.renewal_unanswered", {{"id", id_}});
     return again(0);
   }
-  if (!use_untold_ && hooks_.time_ms() < due_ms()) return plan();
-  if (!use_untold_ && look()) return;
+  // Of what no router takes there is no use to tell.
+  const bool tell = use_untold_ && !refused_;
+  if (!tell && !refused_ && hooks_.time_ms() < due_ms()) return plan();
+  if (!tell && look()) return;
   timer_.arm(kAnswerMs);
-  ask(use_untold_);
+  ask(tell);
 }
 
 // A tenth of what is left of the life at most: a short one cannot wait long.
@@ -178,8 +202,9 @@ void Renewer::asked(bool use, Result<Bytes> envelope) {
   }
   std::uint64_t number = 0;
   while (number == 0) number = random_.below(UINT64_MAX);
-  if (!hooks_.send({.request = number, .id = {}, .serial = {}, .envelope = std::move(*envelope)}))
-    return again(0);  // no lane
+  if (!hooks_.send({.request = number, .id = {}, .serial = {}, .envelope = std::move(*envelope)},
+                   use))
+    return again(0);  // no lane, and no other way now
   request_ = number;
   tells_use_ = use;
 }
@@ -207,7 +232,7 @@ void Renewer::told_no(const wire::Renewed& answer) {
   log::warn("identity.renewal_refused", {{"id", id_}, {"code", answer.error}});
   if (look()) return;
   again(static_cast<std::int64_t>(
-      std::min<std::uint64_t>(answer.retry_after_ms, static_cast<std::uint64_t>(kMaxSleepMs))));
+      std::min<std::uint64_t>(answer.retry_after_ms, static_cast<std::uint64_t>(kMaxToldMs))));
 }
 
 void Renewer::on_renewed(const wire::Renewed& answer) {
@@ -233,6 +258,8 @@ void Renewer::on_renewed(const wire::Renewed& answer) {
   current_ = std::move(*fresh);
   wished_ms_ = 0;
   ++count_;
+  renewed_at_ms_ = loop_.now_ms();
+  refused_ = false;
   use_untold_ = true;
   backoff_.reset();
   log::info("identity.renewed",

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -33,6 +34,8 @@ struct Credential {
 /// Puts a renewed certificate of the same key into the identity file, atomically; one that lives
 /// longer stays. kMismatch where the file holds another key by now.
 Status keep_in_file(const std::string& path, const Credential& fresh);
+/// The network has signed that it is at least `ms`: a later start knows. An earlier one stays.
+Status keep_time_in_file(const std::string& path, std::int64_t ms);
 /// What is there now.
 Result<Credential> kept_in_file(const std::string& path);
 
@@ -42,8 +45,8 @@ Result<Credential> kept_in_file(const std::string& path);
 class Renewer {
  public:
   struct Hooks {
-    /// False: no lane.
-    std::function<bool(wire::Renew message)> send;
+    /// False: no way there now. `use`: it tells of a use, which only a lane proves.
+    std::function<bool(wire::Renew message, bool use)> send;
     /// Time of the lane.
     std::function<std::int64_t()> time_ms;
     /// Makes it durable before it is used: after a crash one of the two is there.
@@ -59,11 +62,15 @@ class Renewer {
   /// The lane is there again.
   void on_up();
   void on_renewed(const wire::Renewed& answer);
+  /// No lane, since the certificate is not taken: where it has ended, or by the router's doing, the
+  /// owner may know another way.
+  void on_refused();
   /// Takes over what another process has renewed; true where there was something newer. To be
   /// called where the certificate is refused, too.
   bool look();
-  /// Sooner than the certificate's age says.
-  void renew_within(std::int64_t ms);
+  /// Sooner than the certificate's age says, at a moment of its own within `ms`; a minute after the
+  /// renewal before at the soonest.
+  void renew_within(std::uint64_t ms);
   [[nodiscard]] const Credential& current() const { return current_; }
   [[nodiscard]] std::int64_t due_ms() const;
   /// Renewals since the start.
@@ -93,8 +100,10 @@ class Renewer {
   std::uint64_t request_ = 0;  ///< that we wait for; 0 = none
   bool tells_use_ = false;     ///< it is for a use
   bool use_untold_ = false;
+  bool refused_ = false;  ///< since the last lane
   std::int64_t wished_ms_ = 0;
-  std::uint64_t apart_ = 0;  ///< from other processes of the identity, in steps
+  std::optional<std::int64_t> renewed_at_ms_;  ///< by the loop's time
+  std::uint64_t apart_ = 0;                    ///< from other processes of the identity, in steps
   std::uint64_t count_ = 0;
 };
 

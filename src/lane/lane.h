@@ -76,6 +76,8 @@ class Lane final : public tls::StreamHandler {
   [[nodiscard]] std::int64_t round_trip_us() const { return rtt_us_; }
   /// Unix time in ms as the peer tells it, else our own: what proofs on this lane are dated with.
   [[nodiscard]] std::int64_t time_ms() const;
+  /// The peer has told it.
+  [[nodiscard]] bool time_known() const { return time_known_; }
   [[nodiscard]] std::size_t circuits() const { return labels_.used(); }
 
   void send_control(const wire::Control& message);

@@ -110,6 +110,10 @@ std::string_view error_name(Errc e) {
       return "pki.certificate_revoked";
     case Errc::kCertificateExpired:
       return "pki.certificate_expired";
+    case Errc::kBeyondGrace:
+      return "pki.beyond_grace";
+    case Errc::kKeyNotCurrent:
+      return "pki.key_not_current";
     case Errc::kRequestForeign:
       return "pki.request_foreign";
     case Errc::kNotYours:

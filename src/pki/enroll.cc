@@ -98,7 +98,8 @@ Result<TokenDoor::Enrolled> TokenDoor::enroll(store::Transaction& tx, std::strin
   TRY(tx.put_enrollment(*row));
   TRY(tx.audit(std::string(store::kind_name(identity->kind)) + "/" + identity->id, "enroll",
                identity->id,
-               "{\"token\":\"" + row->id + "\",\"serial\":\"" + issued.leaf.serial_hex() + "\"}"));
+               "{\"door\":\"token\",\"token\":\"" + row->id + "\",\"serial\":\"" +
+                   issued.leaf.serial_hex() + "\",\"key\":\"" + csr.key.hash_hex() + "\"}"));
   return Enrolled{std::move(issued), std::move(*identity)};
 }
 

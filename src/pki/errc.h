@@ -23,6 +23,8 @@ enum class Errc : std::uint8_t {
   kCertificateUnknown,  ///< a request by no certificate of this network
   kCertificateRevoked,
   kCertificateExpired,
+  kBeyondGrace,     ///< it ended too long ago, even for recovery
+  kKeyNotCurrent,   ///< the identity has been given another key since
   kRequestForeign,  ///< of another network
   kNotYours,        ///< the request is another identity's than the certificate or the lane
   kRequestTime,     ///< more than a few minutes off

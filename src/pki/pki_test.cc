@@ -4,6 +4,8 @@
 #include <sys/stat.h>
 
 #include <filesystem>
+#include <map>
+#include <set>
 
 #include "crypto/csr.h"
 #include "crypto/jws.h"
@@ -450,6 +452,206 @@ TEST_F(RenewalTest, AnIdentityThatRenewsWithoutEndIsToldToWait) {
   const auto r = take(sealed(), first);
   ASSERT_TRUE(!r && r.error().is(Errc::kTooOften));
   EXPECT_TRUE(r.error().retry());
+}
+
+// What pki.md asks for, row by row: each refused, each by a code of its own. A stale snapshot of the
+// state is in src/replica/replica_test.cc (replica.older); claims are not built.
+TEST_F(RenewalTest, TheNegativeMatrix) {
+  std::map<std::string, std::string> said;
+  const auto good = request;
+  const auto ask = [&](const char* row, auto change) {
+    request = good;
+    change(request);
+    said[row] = refusal(sealed());
+    request = good;
+  };
+  const auto other = must(crypto::FileKey::generate(crypto::KeyType::kP256));
+  add("dev-2");
+  said["wrong key"] = refusal(must(trust::make_renewal(request, *other)));
+  ask("other device's CSR", [&](auto& r) { r.id = "dev-2"; });
+  ask("name smuggling", [](auto& r) { r.csr = to_bytes(as_bytes(std::string_view(kSanCsr))); });
+  ask("CA:TRUE", [](auto& r) { r.csr = to_bytes(as_bytes(std::string_view(kCaCsr))); });
+  ask("foreign network", [](auto& r) { r.network = "n-2.sally"; });
+  Bytes flipped = sealed();
+  flipped.back() ^= 1U;
+  said["flipped byte"] = refusal(flipped);
+  const Bytes once = sealed();
+  ASSERT_TRUE(take(once, first));
+  said["replayed request"] = refusal(once);
+  {
+    const std::string jti = token(add("dev-3"));
+    ASSERT_TRUE(enroll(jti, csr()));
+    said["replayed token"] = enroll(jti, csr()).error().code();
+  }
+  {  // By the right CA, in another trust domain: what a path check says of it.
+    const auto ca_key = must(keys->load("devices-1"));
+    crypto::CertSpec spec;
+    spec.common_name = "dev-1";
+    spec.not_before_s = kNow / 1000 - 60;
+    spec.not_after_s = kNow / 1000 + 86'400;
+    spec.eku = crypto::kEkuClientAuth | crypto::kEkuServerAuth;
+    spec.uris = {"spiffe://n-2.sally/device/dev-1"};
+    const auto leaf = must(crypto::sign_certificate(spec, device_key->public_key(),
+                                                    &authority->devices(), *ca_key, random));
+    said["foreign trust domain"] =
+        validate_path(leaf, {}, authority->policy(crypto::Purpose::kTlsClient, kNow / 1000))
+            .error()
+            .code();
+  }
+  now = kNow + 31 * kDayMs;
+  ask("expired", [&](auto& r) { r.time_ms = now; });
+  {
+    auto tx = must(db->begin(kNet, now));
+    ok(revoke_certificate(*tx, *must(tx->certificate(first)), now));
+    ok(tx->audit("t", "revoke", "dev-1"));
+    ok(tx->commit());
+  }
+  ask("expired and revoked", [&](auto& r) { r.time_ms = now; });
+  const std::map<std::string, std::string> expected = {
+      {"wrong key", "trust.unknown_key"},
+      {"other device's CSR", "pki.not_yours"},
+      {"name smuggling", "pki.name_asked"},
+      {"CA:TRUE", "pki.ca_asked"},
+      {"foreign network", "pki.request_foreign"},
+      {"flipped byte", "trust.bad_signature"},
+      {"replayed request", "pki.request_replayed"},
+      {"replayed token", "pki.token_used"},
+      {"foreign trust domain", "crypto.wrong_trust_domain"},
+      {"expired", "pki.certificate_expired"},
+      {"expired and revoked", "pki.certificate_revoked"},
+  };
+  EXPECT_EQ(said, expected);
+  std::set<std::string> codes;
+  for (const auto& [row, code] : said) codes.insert(code);
+  EXPECT_EQ(codes.size(), said.size()) << "no two share a code";
+}
+
+class RecoveryTest : public RenewalTest {
+ protected:
+  /// At the recovery door, which no lane leads to.
+  Result<RenewalDoor::Outcome> recover(ByteView envelope) {
+    auto tx = must(db->begin(kNet, now));
+    auto done = renewals.recover(*tx, envelope, now, random);
+    if (done) ok(tx->commit());
+    return done;
+  }
+  std::string code() {
+    const auto r = recover(sealed());
+    return r ? std::string("none") : std::string(r.error().code());
+  }
+  void set_standing(store::Standing standing) {
+    auto tx = must(db->begin(kNet, now));
+    auto i = *must(tx->identity("dev-1"));
+    i.standing = standing;
+    ok(tx->put_identity(i));
+    ok(tx->audit("t", "standing", "dev-1"));
+    ok(tx->commit());
+  }
+  void revoke(const std::string& serial, bool superseded) {
+    auto tx = must(db->begin(kNet, now));
+    ok(revoke_certificate(*tx, *must(tx->certificate(serial)), now, superseded));
+    ok(tx->audit("t", "revoke", "dev-1"));
+    ok(tx->commit());
+  }
+  void at(std::int64_t ms) { request.time_ms = now = ms; }
+};
+
+TEST_F(RecoveryTest, WhoSleptForAYearGetsTheNextOneAndTheAuditSaysByWhichDoor) {
+  at(kNow + 365 * kDayMs);
+  const Bytes envelope = sealed();
+  const auto done = must(recover(envelope));
+  ASSERT_TRUE(done.issued);
+  EXPECT_EQ(done.issued->leaf.not_after() - now / 1000, kRenewingLifeS);
+  EXPECT_TRUE(done.issued->leaf.public_key() == device_key->public_key());
+  const auto row = must(must(db->read(kNet))->audit_rows(0, 1)).front();
+  EXPECT_EQ(row.action, "certificate.renew");
+  EXPECT_NE(row.detail.find("\"door\":\"recovery\""), std::string::npos) << row.detail;
+  EXPECT_NE(row.detail.find(done.issued->leaf.serial_hex()), std::string::npos);
+  EXPECT_NE(row.detail.find(device_key->public_key().hash_hex()), std::string::npos);
+  // The lane's door stays shut for it.
+  EXPECT_EQ(refusal(sealed()), "pki.certificate_expired");
+  EXPECT_TRUE(recover(envelope).error().is(Errc::kRequestReplayed));
+}
+
+TEST_F(RecoveryTest, EveryRefusalHasItsCode) {
+  at(kNow + 30 * kDayMs + kRecoveryGraceS * 1000 + 1'000);
+  EXPECT_EQ(code(), "pki.beyond_grace");
+  at(kNow + 200 * kDayMs);
+  request.time_ms = 0;  // boots in 1970
+  EXPECT_EQ(code(), "pki.request_time");
+  request.time_ms = now;
+  for (const auto s : {store::Standing::kSuspended, store::Standing::kRevoked}) {
+    set_standing(s);
+    EXPECT_EQ(code(), "pki.identity_inactive");
+  }
+  set_standing(store::Standing::kActive);
+  const auto good = request;
+  request.network = "n-2.sally";
+  EXPECT_EQ(code(), "pki.request_foreign");
+  request = good;
+  request.id = "dev-2";
+  EXPECT_EQ(code(), "pki.not_yours");
+  request = good;
+  request.serial = "7777";
+  EXPECT_EQ(code(), "pki.certificate_unknown");
+  request = good;
+  request.csr = csr_of(*device_key, "dev-2");
+  EXPECT_EQ(code(), "pki.name_asked");
+  request = good;
+  request.csr.clear();
+  EXPECT_EQ(code(), "crypto.malformed") << "a use is told on a lane";
+  request = good;
+  {
+    const auto other = must(crypto::FileKey::generate(crypto::KeyType::kP256));
+    const auto r = recover(must(trust::make_renewal(request, *other)));
+    ASSERT_FALSE(r);
+    EXPECT_EQ(r.error().code(), "trust.unknown_key");
+  }
+  revoke(first, false);
+  EXPECT_EQ(code(), "pki.certificate_revoked") << "expired and revoked";
+}
+
+TEST_F(RecoveryTest, AKeyThatWasReplacedRecoversNothing) {
+  at(kNow + kDayMs);
+  const auto key = must(crypto::FileKey::generate(crypto::KeyType::kP256));
+  request.csr = csr_of(*key);
+  const auto fresh = must(take(sealed(), first)).issued->leaf.serial_hex();
+  request.csr = csr_of(*device_key);
+  EXPECT_EQ(code(), "none") << "it may never have arrived";
+  request.csr = csr_of(*key);
+  const auto next = must(take(sealed(), first)).issued->leaf.serial_hex();
+  EXPECT_NE(fresh, next);
+  request.csr.clear();
+  request.serial = next;
+  ASSERT_TRUE(take(must(trust::make_renewal(request, *key)), first));
+  request.csr = csr_of(*device_key);
+  request.serial = first;
+  EXPECT_EQ(code(), "pki.key_not_current");
+}
+
+TEST_F(RecoveryTest, ARenewedOneThatNobodyUsesEndsTheOlderAfterADayAndItsOwnerComesBack) {
+  at(kNow + 20 * kDayMs);
+  const auto lost = must(take(sealed(), first)).issued->leaf.serial_hex();
+  const auto end = [&] {
+    auto tx = must(db->begin(kNet, now));
+    const auto n = must(supersede_unproven(*tx, now));
+    if (n > 0) ok(tx->commit());
+    return n;
+  };
+  at(now + kUnprovenMs - 1);
+  EXPECT_EQ(end(), 0u);
+  EXPECT_EQ(row(first).revoked_ms, 0);
+  at(now + 2);
+  EXPECT_EQ(end(), 1u);
+  EXPECT_TRUE(row(first).superseded);
+  EXPECT_EQ(row(lost).revoked_ms, 0);
+  EXPECT_EQ(end(), 0u) << "once";
+  EXPECT_EQ(refusal(sealed()), "pki.certificate_revoked");
+  // The answer never arrived: with the older certificate and the same key it asks again.
+  const auto again = must(recover(sealed()));
+  EXPECT_TRUE(row(lost).superseded) << "two at most";
+  EXPECT_EQ(row(again.issued->leaf.serial_hex()).revoked_ms, 0);
+  EXPECT_TRUE(must(db->read(kNet))->verify_chains());
 }
 
 TEST_F(PkiTest, PublishesRecordsAndCardsThatVerify) {

@@ -119,6 +119,7 @@ Result<Bytes> make_card(const NetworkId& network, const store::Identity& identit
   c.attr_epoch = identity.attr_epoch;
   c.credential_epoch = identity.credential_epoch;
   c.not_after_ms = now_ms + kCardLifeMs;
+  c.issued_ms = now_ms;
   return trust::make_card(c, signer);
 }
 

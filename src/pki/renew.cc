@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "base/text.h"
 #include "crypto/csr.h"
 #include "crypto/hash.h"
 #include "pki/publish.h"
@@ -20,6 +21,10 @@ std::string actor(const store::Identity& identity) {
   return std::string(store::kind_name(identity.kind)) + "/" + identity.id;
 }
 
+std::string_view door_name(Door door) {
+  return door == Door::kLane ? "lane" : "recovery";
+}
+
 std::string request_hash(ByteView envelope) {
   return to_hex(crypto::sha256(envelope));
 }
@@ -27,7 +32,7 @@ std::string request_hash(ByteView envelope) {
 }  // namespace
 
 Result<RenewalDoor::Checked> RenewalDoor::check(const store::Transaction& tx, ByteView envelope,
-                                                const Presenter& presenter,
+                                                const Presenter* presenter,
                                                 std::int64_t now_ms) const {
   Checked c;
   auto request = trust::read_renewal(envelope, authority_->network().str());
@@ -42,11 +47,14 @@ Result<RenewalDoor::Checked> RenewalDoor::check(const store::Transaction& tx, By
   c.row = std::move(*row);
   // The lane may have come up with an earlier certificate of the identity: it lives on through
   // renewals.
-  TRY_ASSIGN(const auto proven, tx.certificate(presenter.serial));
-  if (c.row.identity != c.request.id || presenter.id != c.request.id || !proven ||
-      proven->identity != c.request.id)
-    return fail(Errc::kNotYours,
-                "request of " + c.request.id + ", lane of " + std::string(presenter.id));
+  if (presenter != nullptr) {
+    TRY_ASSIGN(const auto proven, tx.certificate(presenter->serial));
+    if (presenter->id != c.request.id || !proven || proven->identity != c.request.id)
+      return fail(Errc::kNotYours,
+                  "request of " + c.request.id + ", lane of " + std::string(presenter->id));
+  }
+  if (c.row.identity != c.request.id)
+    return fail(Errc::kNotYours, "certificate of " + c.row.identity + ", not " + c.request.id);
   TRY_ASSIGN(const auto leaf, crypto::Certificate::from_der(c.row.der));
   TRY(trust::verify_renewal(envelope, authority_->network().str(), leaf.public_key()));
   TRY_ASSIGN(auto identity, tx.identity(c.row.identity));
@@ -55,15 +63,38 @@ Result<RenewalDoor::Checked> RenewalDoor::check(const store::Transaction& tx, By
   c.identity = std::move(*identity);
   if (c.identity.kind != store::Kind::kDevice && c.identity.kind != store::Kind::kRouter)
     return fail(Errc::kNotYours, "this door is for devices and routers");
-  if (c.row.revoked_ms != 0) return fail(Errc::kCertificateRevoked, c.row.serial);
-  if (c.row.not_after_s * 1000 <= now_ms) return fail(Errc::kCertificateExpired, c.row.serial);
+  if (presenter == nullptr) {
+    TRY(check_recovery(tx, c, now_ms));
+  } else if (c.row.revoked_ms != 0) {
+    return fail(Errc::kCertificateRevoked, c.row.serial);
+  } else if (c.row.not_after_s * 1000 <= now_ms) {
+    return fail(Errc::kCertificateExpired, c.row.serial);
+  }
   if (c.request.time_ms < now_ms - kSkewMs || c.request.time_ms > now_ms + kSkewMs)
     return fail(Errc::kRequestTime, std::to_string((c.request.time_ms - now_ms) / 1000) + " s off");
   return c;
 }
 
+Status RenewalDoor::check_recovery(const store::Transaction& tx, const Checked& c,
+                                   std::int64_t now_ms) const {
+  // Superseded is not revoked: what followed may never have arrived.
+  if (c.row.revoked_ms != 0 && !c.row.superseded)
+    return fail(Errc::kCertificateRevoked, c.row.serial);
+  if ((c.row.not_after_s + grace_s_) * 1000 <= now_ms)
+    return fail(Errc::kBeyondGrace, c.row.serial);
+  TRY_ASSIGN(const auto rows, tx.certificates_of(c.identity.id));
+  // Newest first. The current key is that of the last one in use: not revoked, and not an answer
+  // that may never have arrived.
+  const auto current = std::ranges::find_if(rows, [](const store::CertificateRow& r) {
+    return (r.revoked_ms == 0 || r.superseded) && (r.request.empty() || r.used_ms != 0);
+  });
+  if (current == rows.end() || current->key_hash != c.row.key_hash)
+    return fail(Errc::kKeyNotCurrent, c.identity.id);
+  return {};
+}
+
 Result<RenewalDoor::Outcome> RenewalDoor::issue(store::Transaction& tx, const Checked& c,
-                                                ByteView envelope, std::int64_t now_ms,
+                                                ByteView envelope, Door door, std::int64_t now_ms,
                                                 Random& random) const {
   TRY_ASSIGN(const auto csr, crypto::parse_csr(c.request.csr));
   if (csr.asks_ca) return fail(Errc::kCaAsked, c.identity.id);
@@ -101,8 +132,8 @@ Result<RenewalDoor::Outcome> RenewalDoor::issue(store::Transaction& tx, const Ch
   fresh->request = hash;
   TRY(tx.put_certificate(*fresh));
   TRY(tx.audit(actor(c.identity), "certificate.renew", c.identity.id,
-               "{\"serial\":\"" + fresh->serial + "\",\"by\":\"" + c.row.serial + "\",\"key\":\"" +
-                   fresh->key_hash + "\"}"));
+               "{\"door\":\"" + std::string(door_name(door)) + "\",\"serial\":\"" + fresh->serial +
+                   "\",\"by\":\"" + c.row.serial + "\",\"key\":\"" + fresh->key_hash + "\"}"));
   return out;
 }
 
@@ -123,12 +154,60 @@ Result<RenewalDoor::Outcome> RenewalDoor::note_use(store::Transaction& tx, Check
   return out;
 }
 
+Result<std::size_t> supersede_unproven(store::Transaction& tx, std::int64_t now_ms) {
+  std::size_t n = 0;
+  TRY_ASSIGN(const auto rows, tx.unproven(now_ms - kUnprovenMs, now_ms / 1000));
+  for (const auto& row : rows) {
+    TRY_ASSIGN(const auto older, older_certificates(tx, row.identity, row.serial, now_ms));
+    for (const auto& r : older) TRY(revoke_certificate(tx, r, now_ms, true));
+    if (older.empty()) continue;
+    n += older.size();
+    TRY(tx.audit("system", "certificate.superseded", row.identity,
+                 "{\"serial\":\"" + row.serial + "\",\"superseded\":" +
+                     std::to_string(older.size()) + ",\"why\":\"not used in 24 h\"}"));
+  }
+  return n;
+}
+
 Result<RenewalDoor::Outcome> RenewalDoor::take(store::Transaction& tx, ByteView envelope,
                                                const Presenter& presenter, std::int64_t now_ms,
                                                Random& random) const {
-  TRY_ASSIGN(auto c, check(tx, envelope, presenter, now_ms));
+  TRY_ASSIGN(auto c, check(tx, envelope, &presenter, now_ms));
   if (c.request.csr.empty()) return note_use(tx, std::move(c), now_ms);
-  return issue(tx, c, envelope, now_ms, random);
+  return issue(tx, c, envelope, Door::kLane, now_ms, random);
+}
+
+std::vector<Result<RenewalDoor::Outcome>> RenewalDoor::take_all(
+    store::Transaction& tx, const std::vector<Request>& requests, std::int64_t now_ms,
+    Random& random) const {
+  std::vector<Result<Outcome>> all;
+  all.reserve(requests.size());
+  for (const auto& r : requests) {
+    const auto one = [&]() -> Result<Outcome> {
+      TRY(tx.begin_part());
+      auto done = take(tx, r.envelope, r.presenter, now_ms, random);
+      TRY(tx.end_part(done && done->changed));
+      return done;
+    };
+    all.push_back(one());
+  }
+  return all;
+}
+
+Result<RenewalDoor::Outcome> RenewalDoor::recover(store::Transaction& tx, ByteView envelope,
+                                                  std::int64_t now_ms, Random& random) const {
+  TRY_ASSIGN(const auto c, check(tx, envelope, nullptr, now_ms));
+  return issue(tx, c, envelope, Door::kRecovery, now_ms, random);
+}
+
+Status RenewalDoor::audit_refusal(store::Transaction& tx, ByteView envelope, Door door,
+                                  const Error& why) const {
+  const auto request = trust::read_renewal(envelope, authority_->network().str());
+  const std::string id = request ? request->id : "";
+  const std::string serial = request ? request->serial : "";
+  return tx.audit("unknown", "certificate.renew_refused", id,
+                  "{\"door\":\"" + std::string(door_name(door)) + "\",\"code\":\"" +
+                      std::string(why.code()) + "\",\"serial\":" + json_quote(serial) + "}");
 }
 
 }  // namespace sally::pki

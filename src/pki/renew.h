@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "pki/authority.h"
 #include "store/store.h"
@@ -18,13 +19,24 @@ struct Presenter {
   std::string_view serial;
 };
 
+/// How long after its end a certificate still gets the next one at the recovery door.
+inline constexpr std::int64_t kRecoveryGraceS = 400LL * 86'400;
+/// How long a renewed certificate may go unused before the one that it follows ends all the same.
+inline constexpr std::int64_t kUnprovenMs = 24LL * 3'600'000;
+/// Ends what older certificates there are beside such ones; how many. Audits; the caller commits.
+Result<std::size_t> supersede_unproven(store::Transaction& tx, std::int64_t now_ms);
+
+/// How a request came in; for the audit.
+enum class Door : std::uint8_t { kLane, kRecovery };
+
 /// Door 6: the next certificate for who holds the current one. The request is believed, not its
 /// carrier: it is signed by the current key over network, identity, serial, CSR and time. Owned by
 /// the network object; immutable, any thread. Each refusal has its own code (pki, trust, crypto).
 class RenewalDoor {
  public:
-  explicit RenewalDoor(AuthorityPtr authority, std::int64_t life_s = kRenewingLifeS)
-      : authority_(std::move(authority)), life_s_(life_s) {}
+  explicit RenewalDoor(AuthorityPtr authority, std::int64_t life_s = kRenewingLifeS,
+                       std::int64_t grace_s = kRecoveryGraceS)
+      : authority_(std::move(authority)), life_s_(life_s), grace_s_(grace_s) {}
 
   struct Outcome {
     std::optional<Issued> issued;  ///< none: a use was noted
@@ -37,6 +49,24 @@ class RenewalDoor {
   [[nodiscard]] Result<Outcome> take(store::Transaction& tx, ByteView envelope,
                                      const Presenter& presenter, std::int64_t now_ms,
                                      Random& random) const;
+  struct Request {
+    ByteView envelope;
+    Presenter presenter;
+  };
+  /// take() for many in one transaction, so that one commit makes all of them durable: each is
+  /// undone alone where it is refused. The caller commits where one of them changed something.
+  [[nodiscard]] std::vector<Result<Outcome>> take_all(store::Transaction& tx,
+                                                      const std::vector<Request>& requests,
+                                                      std::int64_t now_ms, Random& random) const;
+  /// The same for whom no router lets in: nobody vouches for a lane, and the certificate may have
+  /// ended within the grace, or be superseded by one that never arrived. Only while the identity is
+  /// active, and with the key that it has now.
+  [[nodiscard]] Result<Outcome> recover(store::Transaction& tx, ByteView envelope,
+                                        std::int64_t now_ms, Random& random) const;
+  /// The refusal as an audit row of whom the request names, who may be nobody. The caller limits
+  /// how many, and commits.
+  [[nodiscard]] Status audit_refusal(store::Transaction& tx, ByteView envelope, Door door,
+                                     const Error& why) const;
 
  private:
   struct Checked {
@@ -44,14 +74,18 @@ class RenewalDoor {
     store::CertificateRow row;
     store::Identity identity;
   };
+  /// No `presenter`: the recovery door.
   [[nodiscard]] Result<Checked> check(const store::Transaction& tx, ByteView envelope,
-                                      const Presenter& presenter, std::int64_t now_ms) const;
+                                      const Presenter* presenter, std::int64_t now_ms) const;
+  [[nodiscard]] Status check_recovery(const store::Transaction& tx, const Checked& c,
+                                      std::int64_t now_ms) const;
   [[nodiscard]] Result<Outcome> issue(store::Transaction& tx, const Checked& c, ByteView envelope,
-                                      std::int64_t now_ms, Random& random) const;
+                                      Door door, std::int64_t now_ms, Random& random) const;
   [[nodiscard]] static Result<Outcome> note_use(store::Transaction& tx, Checked c,
                                                 std::int64_t now_ms);
   AuthorityPtr authority_;
   std::int64_t life_s_;
+  std::int64_t grace_s_;
 };
 
 }  // namespace sally::pki

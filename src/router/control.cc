@@ -28,7 +28,7 @@ wire::Hello Router::control_hello() {
   hello.software = "sally-router/" SALLY_VERSION;
   hello.state_version = enforced_->version();
   hello.state_hash = enforced_->hash();
-  hello.features = wire::kFeatureUsage;
+  hello.features = wire::kFeatureUsage | wire::kFeatureRenewNow;
   return hello;
 }
 
@@ -50,6 +50,8 @@ void Router::on_control_message(wire::Control&& message) {
     return on_card_reply(std::move(*reply));
   if (auto* renewed = std::get_if<wire::Renewed>(&message.member))
     return on_renewed(std::move(*renewed));
+  if (auto* wish = std::get_if<wire::RenewNow>(&message.member))
+    return on_renew_now(std::move(*wish));
   if (const auto* ack = std::get_if<wire::UsageAck>(&message.member)) return on_usage_ack(*ack);
   log::warn("router.unexpected_control_message", {});
 }
@@ -144,6 +146,13 @@ void Router::on_renewed(wire::Renewed&& reply) {
   const auto shared = std::make_shared<const wire::Renewed>(std::move(reply));
   for (unsigned i = 0; i < seats_.size(); ++i)
     on_worker(i, [w = seats_[i].worker.get(), shared] { w->on_renewed(*shared); });
+}
+
+void Router::on_renew_now(wire::RenewNow&& wish) {
+  if (wish.id == options_.id) return renewer_.renew_within(wish.within_ms);
+  const auto shared = std::make_shared<const wire::RenewNow>(std::move(wish));
+  for (unsigned i = 0; i < seats_.size(); ++i)
+    on_worker(i, [w = seats_[i].worker.get(), shared] { w->on_renew_now(*shared); });
 }
 
 void Router::flows_cut(unsigned worker, std::uint64_t count) {

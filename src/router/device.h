@@ -21,7 +21,8 @@ struct Device {
   Share share;                              ///< a lane of the device's account
   std::optional<trust::VerifiedCard> card;  ///< none yet, or dropped as stale
   Bytes card_envelope;
-  std::uint64_t renewal = 0;        ///< its request that is on its way; 0 = none
+  std::uint64_t renewal = 0;  ///< its request that is on its way; 0 = none
+  bool hears_renew_now = false;
   std::int64_t stale_since_ms = 0;  ///< the card's attributes are older than the state says
   wire::Hash services_hash{};       ///< of what was pushed last
   bool services_sent = false;

@@ -53,7 +53,7 @@ Router::Router(loop::Loop& loop, Random& random, RouterOptions options)
       renewer_(loop, random, options_.id, crypto::Role::kRouter, options_.anchors,
                {options_.chain, options_.key},
                {.send =
-                    [this](wire::Renew message) {
+                    [this](wire::Renew message, bool) {
                       if (control_ == nullptr || !control_->up() || !carries_renewals_)
                         return false;
                       control_->send({std::move(message)});

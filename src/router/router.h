@@ -94,6 +94,7 @@ class Router final : public ControlHandler, public Desk {
   void on_state(const wire::StateUpdate& update);
   void on_card_reply(wire::CardReply&& reply);
   void on_renewed(wire::Renewed&& reply);
+  void on_renew_now(wire::RenewNow&& wish);
   /// None: nothing that lives is touched.
   void hand_out(std::shared_ptr<const replica::Diff> diff);
   void taken(Round& round, std::uint64_t cut);

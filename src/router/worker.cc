@@ -180,6 +180,7 @@ void Worker::on_lane_up(lane::Lane& lane, const wire::Hello& peer) {
                                  {"serial", lane.peer().serial()},
                                  {"group", lane.session().group()}});
   counters_.devices_up.add();
+  device.hears_renew_now = (peer.features & wire::kFeatureRenewNow) != 0;
   push_routers(device);
   // Our own first, else what the device carries, else the controller's.
   if (const auto cached = shared_.cards.find(device.id, now_ms(), state());
@@ -294,6 +295,12 @@ void Worker::on_renewed(const wire::Renewed& reply) {
     device->renewal = 0;
     device->lane->send_control({reply});
   }
+}
+
+void Worker::on_renew_now(const wire::RenewNow& wish) {
+  for (auto& [lane, device] : lanes_)
+    if (device->id == wish.id && device->hears_renew_now && lane->up())
+      device->lane->send_control({wish});
 }
 
 void Worker::on_bind(Device& device, const wire::Bind& bind) {

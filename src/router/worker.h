@@ -100,6 +100,7 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
                   std::move_only_function<void(std::uint64_t)> done);
   void on_card_reply(const wire::CardReply& reply);
   void on_renewed(const wire::Renewed& reply);
+  void on_renew_now(const wire::RenewNow& wish);
   /// The controller is there again: what it was not asked is asked now.
   void ask_missing_cards();
   [[nodiscard]] const Counters& counters() const { return counters_; }

@@ -14,6 +14,19 @@ namespace {
 constexpr std::int64_t kShortOutageMs = 60'000;
 constexpr std::int64_t kMaxBackoffShortMs = 2'000;
 constexpr std::int64_t kMaxBackoffLongMs = 15'000;
+// A router that knows nothing yet refuses too; this often in a row it is meant.
+constexpr int kRefusalsMeant = 3;
+// Of what is signed anew every day, one write is enough.
+constexpr std::int64_t kKeepTimeMs = 12LL * 3'600'000;
+
+std::int64_t floor_of(const Material& m) {
+  std::int64_t floor = m.time_floor_ms;
+  for (const auto& c : m.chain) floor = std::max(floor, c.not_before() * 1000);
+  return floor;
+}
+std::int64_t end_of(const std::vector<crypto::Certificate>& chain) {
+  return chain.empty() ? INT64_MAX : chain.front().not_after() * 1000;
+}
 
 }  // namespace
 
@@ -24,15 +37,14 @@ Engine::Engine(loop::Loop& loop, Random& random, Material material,
       material_(std::move(material)),
       on_event_(std::move(on_event)),
       signings_(loop),
+      clock_(loop.clock(), floor_of(material_), end_of(material_.chain)),
+      recovery_(loop, material_.controller, material_.anchors, clock_,
+                [this](std::int64_t ms) { clock_.learn(ms); }),
       renewer_(loop, random, material_.id, crypto::Role::kDevice, material_.anchors,
                {material_.chain, material_.key},
-               {.send =
-                    [this](wire::Renew message) {
-                      if (!online() || !renewals_) return false;
-                      lane_->send_control({std::move(message)});
-                      return true;
-                    },
-                .time_ms = [this] { return online() ? lane_->time_ms() : loop_.clock().unix_ms(); },
+               {.send = [this](const wire::Renew& message,
+                               bool tells_use) { return send_renewal(message, tells_use); },
+                .time_ms = [this] { return online() ? lane_->time_ms() : clock_.guess_ms(); },
                 .keep =
                     [this](const identity::Credential& fresh) {
                       return material_.keep ? material_.keep(fresh) : Status{};
@@ -68,7 +80,8 @@ Status Engine::make_lane_context() {
                            .network = NetworkId(material_.network),
                            .roles = {tls::Role::kRouter},
                            .alpn = {std::string(lane::kAlpnEdge)},
-                           .clock = &loop_.clock()};
+                           .clock = &clock_,
+                           .clock_may_lag = true};
   if (!whole_chain_) lane.chain.resize(1, material_.chain.front());
   TRY_ASSIGN(lane_tls_, tls::Context::create(std::move(lane)));
   return {};
@@ -84,7 +97,8 @@ Status Engine::make_contexts() {
                             .roles = {tls::Role::kDevice},
                             .alpn = {"sally-circuit/1"},
                             .inner = true,
-                            .clock = &loop_.clock()};
+                            .clock = &clock_,
+                            .clock_may_lag = true};
   TRY_ASSIGN(auto inner_client, tls::Context::create(inner));
   inner.side = tls::Side::kServer;
   TRY_ASSIGN(auto inner_server, tls::Context::create(std::move(inner)));
@@ -113,8 +127,48 @@ Status Engine::use(const identity::Credential& fresh) {
   if (!made) {
     material_.chain = std::move(before);
     material_.key = std::move(key);
+    return made;
   }
-  return made;
+  clock_.raise(fresh.chain.front().not_before() * 1000);
+  clock_.set_end(end_of(fresh.chain));
+  refusals_ = 0;
+  if (lane_ == nullptr) {
+    backoff_.reset();
+    retry_timer_.arm(0);
+  }
+  return {};
+}
+
+// Over the lane; by the controller's own door where no router lets us in with what we have.
+bool Engine::send_renewal(const wire::Renew& message, bool tells_use) {
+  if (online()) {
+    if (!renewals_) return false;
+    lane_->send_control({message});
+    return true;
+  }
+  const bool ended = clock_.in_doubt() || clock_.unix_ms() >= end_of(material_.chain);
+  if (tells_use || refusals_ == 0 || (!ended && refusals_ < kRefusalsMeant)) return false;
+  wire::Renew own = message;
+  own.id = material_.id;  // no router says it for us
+  return recovery_.send(own, [this](const wire::Renewed& answer) {
+    if (answer.error.empty()) log::info("sdk.recovered", {{"controller", material_.controller}});
+    renewer_.on_renewed(answer);
+  });
+}
+
+void Engine::learn_time() {
+  // A router whose certificate ends before the time that it tells is wrong about it.
+  if (online() && lane_->time_known() &&
+      lane_->time_ms() / 1000 <= lane_->peer().leaf().not_after())
+    clock_.learn(lane_->time_ms());
+}
+
+void Engine::note_signed_time(std::int64_t ms) {
+  clock_.raise(ms);
+  if (ms < kept_time_ms_ + kKeepTimeMs || !material_.keep_time) return;
+  kept_time_ms_ = ms;
+  if (const Status kept = material_.keep_time(ms); !kept)
+    log::warn("sdk.time_not_kept", {{"why", kept.error().text()}});
 }
 
 trust::Context Engine::trust_context(std::int64_t now_ms) const {
@@ -137,7 +191,7 @@ void Engine::connect() {
                          if (!stream) {
                            last_error_ = at + ": " + stream.error().text();
                            // A router that knows nothing yet refuses like that too: so we go on.
-                           refused_ = stream.error().is(tls::Errc::kPeerRefused);
+                           note_refusal(stream.error().is(tls::Errc::kPeerRefused));
                            log::debug("sdk.connect_failed",
                                       {{"router", at}, {"why", stream.error().text()}});
                            retry_later();
@@ -147,6 +201,7 @@ void Engine::connect() {
                          options.hello.network = material_.network;
                          options.hello.epoch = process_epoch_;
                          options.hello.software = "sally-sdk/" SALLY_VERSION;
+                         options.hello.features = wire::kFeatureRenewNow;
                          options.hello.card = card_.empty() ? material_.card : card_;
                          options.max_control = wire::kMaxControlMessage;
                          options.counters = &counters_;
@@ -169,11 +224,20 @@ void Engine::retry_later() {
   retry_timer_.arm(backoff_.next_ms(random_, cap));
 }
 
+void Engine::note_refusal(bool refused) {
+  refused_ = refused;
+  refusals_ = refused ? refusals_ + 1 : 0;
+  // Not before the next tick of its own: it may wait for minutes.
+  if (refusals_ == 1 || refusals_ == kRefusalsMeant) renewer_.on_refused();
+}
+
 void Engine::on_lane_up(lane::Lane& lane, const wire::Hello& peer) {
   since_ms_ = loop_.clock().unix_ms();
   last_error_.clear();
   refused_ = false;
+  refusals_ = 0;
   services_known_ = false;
+  learn_time();
   ++connects_;
   renewals_ = (peer.features & wire::kFeatureRenewal) != 0;
   renewer_.on_up();
@@ -199,7 +263,7 @@ void Engine::on_lane_down(lane::Lane& lane, const Error& why) {
   // "Refused" may be a queue that was full; that this identity is not wanted has one code.
   const bool denied = why.is(lane::Errc::kRefused) && why.context().starts_with("router.revoked");
   // TLS 1.3 tells a client that its certificate is not taken after its handshake is done.
-  refused_ = denied || (!was_up && why.is(tls::Errc::kPeerRefused));
+  note_refusal(denied || (!was_up && why.is(tls::Errc::kPeerRefused)));
   on_event_(denied ? Event::kDenied : Event::kOffline, last_error_);
   retry_later();
 }
@@ -210,6 +274,8 @@ void Engine::on_lane_control(lane::Lane& lane, wire::Control&& message) {
   if (auto* reply = std::get_if<wire::BindReply>(&message.member)) return on_bind_reply(*reply);
   if (const auto* renewed = std::get_if<wire::Renewed>(&message.member))
     return renewer_.on_renewed(*renewed);
+  if (const auto* wish = std::get_if<wire::RenewNow>(&message.member))
+    return wish->id == material_.id ? renewer_.renew_within(wish->within_ms) : void();
   if (auto* routers = std::get_if<wire::Routers>(&message.member)) {
     std::vector<HostPort> addresses;
     for (const auto& router : routers->entries) {
@@ -231,6 +297,7 @@ void Engine::on_card(const wire::CardUpdate& message) {
     return;
   }
   material_.name = (*card)->name;
+  note_signed_time((*card)->issued_ms);
   card_ = message.card;
   try_dials();
   sync_bindings();
@@ -321,6 +388,7 @@ void Engine::begin_dial(Dial& dial, const KnownService* service) {
   const std::uint64_t id = dial.id;
   CircuitId circuit_id;
   random_.fill(circuit_id.raw);
+  learn_time();
   const std::string service_id = service == nullptr ? dial.service : service->record->id;
   if (service != nullptr) dial.record = service->record;
   auto session = tls::Session::on_memory(inner_client_tls_);

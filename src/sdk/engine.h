@@ -15,6 +15,8 @@
 #include "base/chunk.h"
 #include "base/random.h"
 #include "base/text.h"
+#include "identity/device_clock.h"
+#include "identity/recovery.h"
 #include "identity/renew.h"
 #include "identity/signing.h"
 #include "lane/lane.h"
@@ -38,6 +40,12 @@ struct Material {
   std::function<Status(const identity::Credential&)> keep{};
   /// What is kept now: another process of the identity may have renewed it.
   std::function<Result<identity::Credential>()> kept{};
+  /// URL of the controller, for whom no router lets in any more; may be empty.
+  std::string controller{};
+  /// It is at least so late (Unix ms): identity::Identity::time_floor_ms.
+  std::int64_t time_floor_ms = 0;
+  /// Keeps a later one for the next start.
+  std::function<Status(std::int64_t ms)> keep_time{};
 };
 
 /// A service as the network last told us, its record verified.
@@ -101,8 +109,9 @@ class Engine final : public lane::LaneOwner {
   [[nodiscard]] bool delivering() const;
   [[nodiscard]] const Material& material() const { return material_; }
   [[nodiscard]] const identity::Renewer& renewer() const { return renewer_; }
+  [[nodiscard]] const identity::DeviceClock& clock() const { return clock_; }
   /// Sooner than it is due, at a moment of its own within `ms`.
-  void renew_within(std::int64_t ms) { renewer_.renew_within(ms); }
+  void renew_within(std::uint64_t ms) { renewer_.renew_within(ms); }
 
   // lane::LaneOwner
   void on_lane_up(lane::Lane& lane, const wire::Hello& peer) override;
@@ -135,11 +144,16 @@ class Engine final : public lane::LaneOwner {
     std::unique_ptr<loop::Timer> deadline;
   };
 
+  [[nodiscard]] bool send_renewal(const wire::Renew& message, bool use);
+  /// What the router's time says, while it can be right.
+  void learn_time();
+  void note_signed_time(std::int64_t ms);
   [[nodiscard]] Status make_contexts();
   [[nodiscard]] Status make_lane_context();
   [[nodiscard]] Status use(const identity::Credential& fresh);
   void connect();
   void retry_later();
+  void note_refusal(bool refused);
   [[nodiscard]] trust::Context trust_context(std::int64_t now_ms) const;
   [[nodiscard]] const KnownService* find_service(const std::string& name_or_id, bool to_dial) const;
 
@@ -182,6 +196,9 @@ class Engine final : public lane::LaneOwner {
   std::unique_ptr<tls::Dialing> dialing_;
   std::unique_ptr<lane::Lane> lane_;
   identity::Signings signings_;
+  identity::DeviceClock clock_;
+  std::int64_t kept_time_ms_ = 0;
+  identity::RecoveryDoor recovery_;
   identity::Renewer renewer_;
   loop::Timer retry_timer_;
   std::size_t next_router_ = 0;
@@ -189,8 +206,9 @@ class Engine final : public lane::LaneOwner {
   std::int64_t offline_since_ms_ = 0;
   std::int64_t since_ms_ = 0;
   std::string last_error_;
-  bool renewals_ = false;     // this router carries them
-  bool refused_ = false;      // the last router we reached did not want this identity
+  bool renewals_ = false;  // this router carries them
+  bool refused_ = false;   // the last router we reached did not want this identity
+  int refusals_ = 0;       // in a row
   bool whole_chain_ = false;  ///< the issuing certificate is shown to routers too
 
   trust::SignerSet signers_;

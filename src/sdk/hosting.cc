@@ -141,6 +141,7 @@ std::optional<wire::SetupCode> Engine::receive_setup(std::uint32_t label, ByteVi
         {{"circuit", err.circuit.hex()}, {"code", wire::setup_code_name(code)}, {"why", why}});
     return std::optional(code);
   };
+  learn_time();
   const auto frame = wire::decode_setup_frame(payload);
   if (!frame) return refuse(wire::SetupCode::kInvalid, frame.error().text());
   auto setup = wire::decode_setup(frame->setup);

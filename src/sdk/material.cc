@@ -28,7 +28,10 @@ Result<Material> load_material(const std::string& path) {
       .card = identity->card,
       .keep =
           [path](const identity::Credential& fresh) { return identity::keep_in_file(path, fresh); },
-      .kept = [path] { return identity::kept_in_file(path); }};
+      .kept = [path] { return identity::kept_in_file(path); },
+      .controller = identity->controller,
+      .time_floor_ms = identity->time_floor_ms(),
+      .keep_time = [path](std::int64_t ms) { return identity::keep_time_in_file(path, ms); }};
   for (const auto& text : identity->routers) {
     if (const auto address = parse_host_port(text)) m.routers.push_back(*address);
   }

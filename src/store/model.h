@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/audit_chain.h"
 #include "base/bytes.h"
 
 namespace sally::store {
@@ -95,6 +96,12 @@ struct RevokedRow {
   Reason reason = Reason::kUnspecified;
 };
 
+struct CertificateQuery {
+  std::string identity;       ///< id, or empty for all
+  std::int64_t after_s = 0;   ///< only those that end after it and are not revoked; 0 = all
+  std::int64_t before_s = 0;  ///< only those that end before it; 0 = all
+};
+
 /// An identity whose last certificate ends.
 struct Expiry {
   Kind kind = Kind::kDevice;
@@ -161,13 +168,14 @@ struct LogHead {
   Hash hash{};
 };
 
-struct AuditRow {
-  std::uint64_t seq = 0;
-  std::int64_t at_ms = 0;
-  std::string actor;    ///< "admin/root", "device/ab12", "system"
-  std::string action;   ///< "device.add", "enroll.done", ...
-  std::string subject;  ///< id
-  std::string detail;   ///< JSON object or empty
+struct AuditRow : AuditText {
+  Hash hash{};
+};
+
+/// Where the audit begins: what came before was pruned. A row "audit.prune" in the chain says the
+/// same.
+struct AuditBase {
+  std::uint64_t seq = 0;  ///< of the last row that is gone
   Hash hash{};
 };
 
@@ -203,6 +211,9 @@ struct Figures {
   /// Last certificates of active identities that end within 1, 7, 30, 90 days, or later; each
   /// counted once. The ended ones are `expired` above.
   std::array<std::uint64_t, 5> ending{};
+  /// Active identities whose last certificate ends soon, though it should have been renewed or
+  /// nobody renews it: already over, within 7, 30, 90 days; each counted once.
+  std::array<std::uint64_t, 4> due{};
   std::uint64_t services = 0;
   std::uint64_t audit_seq = 0;
   std::uint64_t log_version = 0;

@@ -42,9 +42,16 @@ class Transaction {
   /// Newest first.
   [[nodiscard]] virtual Result<std::vector<CertificateRow>> certificates_of(
       std::string_view identity) const = 0;
+  /// Those that end first, first.
+  [[nodiscard]] virtual Result<std::vector<CertificateRow>> certificates(
+      const CertificateQuery& query, Page page) const = 0;
+  /// Renewed ones issued before `before_ms` whose use nobody has told, while an older one of their
+  /// identity is still good at `now_s`.
+  [[nodiscard]] virtual Result<std::vector<CertificateRow>> unproven(std::int64_t before_ms,
+                                                                     std::int64_t now_s) const = 0;
   /// The last certificate of every active identity, where that ends before `before_s` and, of those
-  /// that live 45 days or less, where less than a fifth of the life is left at `now_s`: they should
-  /// have renewed themselves. Soonest first, at most `limit`.
+  /// that live 100 days or less, where less than a fifth of the life is left at `now_s`: they
+  /// should have renewed themselves. Soonest first, at most `limit`.
   [[nodiscard]] virtual Result<std::vector<Expiry>> expiring(std::int64_t now_s,
                                                              std::int64_t before_s,
                                                              std::uint64_t limit) const = 0;
@@ -74,8 +81,12 @@ class Transaction {
   /// Newest first; `before` 0 = from the end.
   [[nodiscard]] virtual Result<std::vector<AuditRow>> audit_rows(std::uint64_t before,
                                                                  std::size_t limit) const = 0;
-  /// Walks both chains from their start; kAuditTampered or kLogTampered names the first wrong row.
-  /// Rows checked.
+  /// Oldest first, those after `seq`.
+  [[nodiscard]] virtual Result<std::vector<AuditRow>> audit_after(std::uint64_t seq,
+                                                                  std::size_t limit) const = 0;
+  [[nodiscard]] virtual Result<AuditBase> audit_base() const = 0;
+  /// Walks both chains from where they begin; kAuditTampered or kLogTampered names the first wrong
+  /// row. Rows checked.
   [[nodiscard]] virtual Result<std::uint64_t> verify_chains() const = 0;
 
   /// Sums by device and service (and day), the largest first.
@@ -117,9 +128,16 @@ class Transaction {
   /// Appends to the hash-chained audit; every change needs one.
   virtual Status audit(std::string_view actor, std::string_view action, std::string_view subject,
                        std::string_view detail = {}) = 0;
+  /// Forgets the rows before `before_ms`, all of one end: the chain goes on from the hash of the
+  /// last of them, which a row of its own keeps. How many.
+  virtual Result<std::uint64_t> prune_audit(std::string_view actor, std::int64_t before_ms) = 0;
   /// Appends an encoded StateOp to the change log; its version.
   virtual Result<std::uint64_t> append_op(ByteView op) = 0;
 
+  /// What follows, up to end_part, can be undone without the rest. Not nested.
+  virtual Status begin_part() = 0;
+  /// Keeps it, or undoes it with what failed in it.
+  virtual Status end_part(bool keep) = 0;
   /// Durable when it returns success. kNoAudit where rows changed and nobody said why.
   virtual Status commit() = 0;
 };

@@ -346,5 +346,124 @@ TEST(Store, KilledWriterKeepsEveryAcknowledgedRow) {
   EXPECT_GE(must(r->verify_chains()), 2 * acknowledged.size());
 }
 
+// ---- the audit: what was altered or taken out is named, and pruning keeps it whole
+
+struct Audited {
+  Audited() : path(dir.path + "/db"), s(must(open_sqlite(path, kHooks))) {
+    for (int i = 1; i <= 6; ++i) {
+      auto tx = must(s->begin(kA, 1'000 * i));
+      EXPECT_TRUE(tx->audit("admin/a", "device.add", "d" + std::to_string(i), "{}"));
+      EXPECT_TRUE(tx->commit());
+    }
+  }
+  /// What somebody with the file does to it.
+  void meddle(const std::string& sql) {
+    sqlite3* db = nullptr;
+    ASSERT_EQ(sqlite3_open(path.c_str(), &db), SQLITE_OK);
+    char* why = nullptr;
+    ASSERT_EQ(sqlite3_exec(db, sql.c_str(), nullptr, nullptr, &why), SQLITE_OK) << why;
+    sqlite3_close(db);
+  }
+  std::string verdict() {
+    const auto r = must(s->read(kA))->verify_chains();
+    return r ? std::to_string(*r) + " rows" : r.error().context();
+  }
+  std::uint64_t prune(std::int64_t before_ms) {
+    auto tx = must(s->begin(kA, 9'000));
+    const auto n = must(tx->prune_audit("admin/a", before_ms));
+    if (n > 0) {
+      EXPECT_TRUE(tx->commit());
+    }
+    return n;
+  }
+  TempDir dir;
+  std::string path;
+  std::unique_ptr<Store> s;
+};
+
+TEST(Audit, WhatWasAlteredOrTakenOutIsNamed) {
+  struct Row {
+    const char* sql;
+    const char* verdict;
+  };
+  for (const Row& r : {
+           Row{"UPDATE audit SET subject='d9' WHERE seq=4", "audit row 4 was altered"},
+           Row{"UPDATE audit SET at_ms=at_ms+1 WHERE seq=2", "audit row 2 was altered"},
+           Row{"UPDATE audit SET hash=zeroblob(32) WHERE seq=6", "audit row 6 was altered"},
+           Row{"DELETE FROM audit WHERE seq=3", "audit row 3 is missing"},
+           Row{"DELETE FROM audit WHERE seq=1", "audit row 1 is missing"},
+           Row{"DELETE FROM audit WHERE seq<3; INSERT INTO audit_base SELECT network, seq-1, "
+               "zeroblob(32) FROM audit WHERE seq=3",
+               "audit row 3 was altered"},
+       }) {
+    Audited a;
+    EXPECT_EQ(a.verdict(), "6 rows");
+    a.meddle(r.sql);
+    EXPECT_EQ(a.verdict(), r.verdict) << r.sql;
+  }
+}
+
+TEST(Audit, PruningKeepsTheChainWholeAndSaysSo) {
+  Audited a;
+  EXPECT_EQ(a.prune(500), 0u);
+  EXPECT_EQ(a.prune(3'500), 3u);
+  EXPECT_EQ(a.verdict(), "4 rows");
+  {
+    const auto tx = must(a.s->read(kA));
+    EXPECT_EQ(must(tx->audit_base()).seq, 3u);
+    const auto rows = must(tx->audit_after(0, 10));
+    ASSERT_EQ(rows.size(), 4u);
+    EXPECT_EQ(rows.front().seq, 4u);
+    EXPECT_EQ(rows.back().action, "audit.prune");
+    EXPECT_EQ(must(tx->audit_after(5, 1)).front().seq, 6u);
+  }
+  // Again, the row of the first pruning with it: never all, and the numbers go on.
+  EXPECT_EQ(a.prune(INT64_MAX), 3u);
+  EXPECT_EQ(a.verdict(), "2 rows");
+  EXPECT_EQ(must(must(a.s->read(kA))->audit_rows(0, 1)).front().seq, 8u);
+  // A beginning that no row tells of: rows cut off the front by somebody who knows the form.
+  a.meddle(
+      "UPDATE audit_base SET seq=7, hash=(SELECT hash FROM audit WHERE seq=7); "
+      "DELETE FROM audit WHERE seq=7");
+  EXPECT_EQ(a.verdict(), "audit row 7 and those before it are missing, and no row says why");
+}
+
+TEST(Certificates, AreListedByTheirEndAndUnprovenOnesFound) {
+  auto s = must(open_sqlite(":memory:", kHooks));
+  auto tx = must(s->begin(kA, 10));
+  OK(tx->put_identity(device("d1", "pump")));
+  const auto put = [&](const std::string& serial, std::int64_t issued_ms, std::int64_t end_s,
+                       std::int64_t revoked_ms, const std::string& request, std::int64_t used_ms) {
+    CertificateRow r;
+    r.serial = serial;
+    r.identity = "d1";
+    r.issued_ms = issued_ms;
+    r.not_after_s = end_s;
+    r.revoked_ms = revoked_ms;
+    r.request = request;
+    r.used_ms = used_ms;
+    ASSERT_TRUE(tx->put_certificate(r));
+  };
+  put("a1", 100, 50, 0, "", 0);
+  put("b2", 200, 40, 7, "", 0);
+  put("c3", 300, 60, 0, "h1", 0);
+  const auto serials = [](const std::vector<CertificateRow>& rows) {
+    std::string all;
+    for (const auto& r : rows) all += r.serial + " ";
+    return all;
+  };
+  EXPECT_EQ(serials(must(tx->certificates({}, {}))), "b2 a1 c3 ");
+  EXPECT_EQ(serials(must(tx->certificates({.identity = "d1", .after_s = 45}, {}))), "a1 c3 ");
+  EXPECT_EQ(serials(must(tx->certificates({.identity = {}, .after_s = 1, .before_s = 60}, {}))),
+            "a1 ");
+  EXPECT_EQ(serials(must(tx->certificates({.identity = "d2"}, {}))), "");
+  EXPECT_EQ(serials(must(tx->certificates({}, {.limit = 1, .offset = 1}))), "a1 ");
+  EXPECT_EQ(serials(must(tx->unproven(301, 10))), "c3 ");
+  EXPECT_EQ(serials(must(tx->unproven(300, 10))), "") << "not old enough";
+  EXPECT_EQ(serials(must(tx->unproven(301, 55))), "") << "nothing older is good";
+  put("c3", 300, 60, 0, "h1", 9);
+  EXPECT_EQ(serials(must(tx->unproven(301, 10))), "") << "used";
+}
+
 }  // namespace
 }  // namespace sally::store

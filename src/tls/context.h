@@ -69,6 +69,8 @@ struct ContextOptions {
   /// Also accept P-256 key shares (HTTP listeners, for old clients).
   bool allow_p256 = false;
   const Clock* clock = nullptr;  ///< system clock when null
+  /// A peer's certificate that begins after that clock's time is good at its beginning.
+  bool clock_may_lag = false;
 };
 
 /// Settings of many connections of one kind. Made by whoever listens or dials; shared by its

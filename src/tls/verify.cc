@@ -20,6 +20,7 @@ Result<PeerIdentity> Verifier::verify(const ContextOptions& options, const Expec
   policy.purpose =
       options.side == Side::kClient ? crypto::Purpose::kTlsServer : crypto::Purpose::kTlsClient;
   policy.now_s = (options.clock != nullptr ? *options.clock : system_clock()).unix_s();
+  policy.clock_may_lag = options.clock_may_lag;
   policy.network = options.network.str();
   policy.roles = expected.roles.empty() ? options.roles : expected.roles;
   TRY_ASSIGN(auto path, crypto::validate_path(leaf, presented, policy));

@@ -73,6 +73,7 @@ struct Card {
   std::uint64_t attr_epoch = 0;
   std::uint64_t credential_epoch = 0;
   std::int64_t not_after_ms = 0;
+  std::int64_t issued_ms = 0;  ///< 0: not said
   friend bool operator==(const Card&, const Card&) = default;
 };
 enum class E2e : std::uint8_t { kUnset = 0, kTls = 1, kCompatible = 2, kNone = 3 };
@@ -234,6 +235,8 @@ struct BindProof {
 inline constexpr std::uint64_t kFeatureUsage = 1;
 /// Bit of Hello.features, of a router or controller: renewals are carried, or answered.
 inline constexpr std::uint64_t kFeatureRenewal = 2;
+/// Bit of Hello.features, of a device or router: RenewNow is understood.
+inline constexpr std::uint64_t kFeatureRenewNow = 4;
 inline constexpr std::size_t kMaxUsageEntries = 4'096;
 struct Hello {
   std::uint32_t version_min = 0;
@@ -482,12 +485,18 @@ struct Renewed {
   std::uint64_t retry_after_ms = 0;
   friend bool operator==(const Renewed&, const Renewed&) = default;
 };
+/// Controller to router to SDK: renew before it is due.
+struct RenewNow {
+  std::string id;
+  std::uint64_t within_ms = 0;  ///< at a moment of its own within this
+  friend bool operator==(const RenewNow&, const RenewNow&) = default;
+};
 
 /// Payload of CONTROL frames: exactly one member.
 struct Control {
   std::variant<Hello, Refused, Bind, BindReply, Unbind, Services, CardUpdate, CardRequest,
                Terminators, StateAck, Events, StateUpdate, CardReply, Routers, Usage, UsageAck,
-               Renew, Renewed>
+               Renew, Renewed, RenewNow>
       member;
   friend bool operator==(const Control&, const Control&) = default;
 };

@@ -92,6 +92,7 @@ void fields(A& a, M& m) {
   a.number(5, m.attr_epoch);
   a.number(6, m.credential_epoch);
   a.time(7, m.not_after_ms);
+  a.time(8, m.issued_ms);
 }
 template <typename A, Is<ServiceRecord> M>
 void fields(A& a, M& m) {

@@ -197,6 +197,11 @@ void fields(A& a, M& m) {
   a.text(5, m.error, kMaxId);
   a.number(6, m.retry_after_ms);
 }
+template <typename A, Is<RenewNow> M>
+void fields(A& a, M& m) {
+  a.text(1, m.id, kMaxId, Need::kYes);
+  a.number(2, m.within_ms);
+}
 template <typename A, Is<Control> M>
 void fields(A& a, M& m) {
   auto& v = m.member;
@@ -218,6 +223,7 @@ void fields(A& a, M& m) {
   a.template member<UsageAck>(16, v);
   a.template member<Renew>(20, v);
   a.template member<Renewed>(21, v);
+  a.template member<RenewNow>(22, v);
 }
 template <typename A, Is<StateHead> M>
 void fields(A& a, M& m) {

@@ -23,7 +23,8 @@ const Hash kHash = [] {
 // One value of each message with every field set.
 const Envelope kEnvelope{
     "n.sally", EnvelopeType::kCard, {1, 2, 3}, {1, 2, 3, 4, 5, 6, 7, 8}, {9, 9}};
-const Card kCard{"n.sally", "d-1", "pump-17", {"sensors", "eu"}, 3, 2, 1'800'000'000'000};
+const Card kCard{"n.sally", "d-1", "pump-17",         {"sensors", "eu"},
+                 3,         2,     1'800'000'000'000, 1'799'000'000'000};
 const ServiceRecord kRecord{"n.sally", "s-1", "plant-mqtt",      E2e::kTls, {"#sensors", "@d-9"},
                             {"@d-2"},  4,     1'800'000'000'000, "{\n}",    "{}"};
 const Setup kSetup{
@@ -61,6 +62,7 @@ std::vector<Control> controls() {
       {UsageAck{kInstance, 3, 2'000}},
       {Renew{7, "d-1", "1f", Bytes{1, 2}}},
       {Renewed{7, "d-1", Bytes{3}, Bytes{4}, "pki.too_often", 30'000}},
+      {RenewNow{"d-1", 60'000}},
       {Routers{{{"r-1", "edge", {"127.0.0.1:3022", "[::1]:3022"}}}}},
   };
 }

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The figures of make bench, in groups that share their runs."""
+import json
 import os
+import re
 import subprocess
 import time
 from dataclasses import dataclass
@@ -293,3 +295,20 @@ def control_plane(rig):
     rig.add("create_device_cpu_ms", create, "ms", "<= 1.5", note="POST /fleet/v1/devices on one connection: check, token signed, audit and change log, committed with fsync")
     rig.add("create_device_cli_cpu_ms", cli, "ms", note="the same by `sally device add`: a new mutual TLS connection each time")
     rig.add("enrol_cpu_ms", enrol, "ms", "<= 1.5", note="`sally join`: new connections, token, proof of the key, certificate issued, audited, committed")
+
+
+@group("certificates_per_core_s", "certificates_per_s_one_by_one", "renewals_peak_over_mean")
+def renewals(rig):
+    """The door of renewals over a database on this disk; the schedule in a simulation with its own clock."""
+    def issue(batch):
+        return json.loads(subprocess.run([str(BIN / "bench_issue"), str(rig.dir), "4000", str(batch)], capture_output=True, text=True, check=True).stdout)
+
+    runs = rig.alternate({"shared": lambda: issue(64), "alone": lambda: issue(1)})
+    shared, alone = runs["shared"], runs["alone"]
+    wall = median([r["count"] / r["seconds"] for r in shared])
+    rig.add("certificates_per_core_s", [r["count"] / r["own_cpu"] for r in shared], "1/CPU-s", ">= 1000",
+            note=f"renewals: signatures checked, issued, audited, 64 in a commit with fsync; {wall:.0f} a second by the clock")
+    rig.add("certificates_per_s_one_by_one", [r["count"] / r["seconds"] for r in alone], "1/s", note="a commit for each: what the disk's fsync allows")
+    text = subprocess.run([str(BIN / "year_test"), "--gtest_filter=Year.TenThousand*"], capture_output=True, text=True, check=True).stdout
+    peak = float(re.search(r'"renewals_peak_over_mean":([0-9.]+)', text).group(1))
+    rig.add("renewals_peak_over_mean", [peak], "x", "<= 1.5", note="10,000 agents enrolled in one second, lives of 6 h: the fullest minute over the mean one")

@@ -149,7 +149,8 @@ TEST_F(Disk, AnAdminsOlderCertificateEndsWithTheFirstUseOfTheNewOne) {
   }
   office->caller.serial = kept;
   const auto rows = call("GET", "audit").body.at("items").as_array();
-  EXPECT_EQ(rows.front().at("action").as_string(), "admin.renewed");
+  EXPECT_TRUE(std::ranges::any_of(
+      rows, [](const auto& r) { return r.at("action").as_string() == "admin.renewed"; }));
   EXPECT_TRUE(call("GET", "status").ok());
 }
 

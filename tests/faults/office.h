@@ -28,6 +28,7 @@ class QuietLive final : public api::Live {
   Load traffic() override { return {}; }
   void changed() override {}
   Enforced await(std::uint64_t, std::int64_t) override { return {}; }
+  void renew_now(const std::string&, std::int64_t) override {}
 };
 
 /// A folder for one test, gone with it. In memory where possible: hundreds of syncs wait for

@@ -2,10 +2,11 @@
 """Certificates that live a minute: devices renew them by themselves, under a running flow."""
 import json
 import re
+import subprocess
 import socket
 
 import pytest
-from harness import Net, echo_server, wait_for
+from harness import SALLY, Net, echo_server, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +53,25 @@ def test_a_flow_runs_through_renewals_of_both_its_ends(short):
         actions = [row["action"] for row in short.audit()]
         assert actions.count("certificate.renew") >= 4 and actions.count("certificate.used") >= 4
         assert short.sally("audit", "verify")[0]["ok"] is True
+
+
+def test_a_device_that_slept_over_the_end_of_its_certificate_comes_back(short):
+    device = short.device("sleeper")
+    first = certificate(device)
+    device.stop()
+    # Two minutes at most: a certificate here lives 60 s.
+    wait_for(lambda: short.sally("cert", "list", "sleeper") == [], seconds=120, what="the certificate's end")
+    device.start()
+    assert certificate(device) != first
+    assert "sdk.recovered" in device.log()
+    recovered = [row for row in short.audit() if row["action"] == "certificate.renew" and row["subject"] == device.id]
+    assert any(row["detail"]["door"] == "recovery" for row in recovered)
+    # One that was removed meanwhile stays out.
+    device.stop()
+    wait_for(lambda: short.sally("cert", "list", "sleeper") == [], seconds=120, what="the certificate's end")
+    short.sally("device", "rm", "sleeper", "--yes")
+    last = certificate(device)
+    device.process = subprocess.Popen([SALLY, "supervise", "--dir", str(device.dir)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: "code=pki.identity_inactive" in short.log("controller"), what="the refusal in the log")
+    assert certificate(device) == last and not device.status().get("online")
+    assert any(row["action"] == "certificate.renew_refused" and row["detail"]["code"] == "pki.identity_inactive" for row in short.audit())

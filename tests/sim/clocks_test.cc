@@ -187,28 +187,57 @@ TEST_F(Clocks, ADevicesClockMovesNothingThatIsConnected) {
   for (const std::int64_t by : {kHour, -kHour, 20 * kYear, -20 * kYear}) {
     device_clock.by = by;
     EXPECT_TRUE(flow_works());
-    const auto fresh = dial();
-    if (by == kHour || by == -kHour) {
-      EXPECT_NE(fresh, nullptr) << by / kHour << " h: " << why;
-    } else {
-      // The other end's certificate is not good at that time: refused, not believed.
-      EXPECT_EQ(fresh, nullptr);
-    }
+    EXPECT_NE(dial(), nullptr) << by / kHour << " h: " << why << ": the router's time counts";
     let_it_run(1'500);
     EXPECT_TRUE(flow_works());
     EXPECT_EQ(world.router->lanes(), lanes);
     device_clock.by = 0;
     EXPECT_NE(dial(), nullptr) << why;
   }
-  // Far off, it cannot come in; set right, it does.
-  device_clock.by = 20 * kYear;
-  flow.reset();
+}
+
+// Never set (1970) or far ahead (2040): in at the first attempt, since what the machine says cannot
+// be; by the router's time from then on.
+TEST_F(Clocks, ADeviceWhoseClockWasNeverSetOrIsFarAheadComesInAtOnce) {
   world.controller.put_device("third", {"sensors"});
-  const auto third = device("third");
-  EXPECT_TRUE(until([&] { return !third->engine->last_error().empty(); }));
-  EXPECT_FALSE(third->engine->online());
-  device_clock.by = 0;
-  EXPECT_TRUE(until([&] { return third->engine->online(); }));
+  for (const std::int64_t by : {-now_ms(), 14 * kYear}) {
+    device_clock.by = by;
+    std::int64_t kept = 0;
+    auto material = world.material("third", world.pki.leaf(crypto::Role::kDevice, "third"));
+    material.keep_time = [&kept](std::int64_t ms) -> Status {
+      kept = ms;
+      return {};
+    };
+    Device third(devices, std::move(material));
+    EXPECT_TRUE(third.engine->clock().in_doubt());
+    ASSERT_TRUE(until([&] { return third.engine->online() || third.engine->refused(); }));
+    EXPECT_TRUE(third.engine->online()) << third.engine->last_error();
+    EXPECT_EQ(third.engine->last_error(), "") << "no attempt failed";
+    EXPECT_FALSE(third.engine->clock().in_doubt());
+    EXPECT_NEAR(static_cast<double>(third.engine->clock().unix_ms()), static_cast<double>(now_ms()),
+                5'000);
+    // What the network signed of the time stays for the next start.
+    ASSERT_TRUE(until([&] { return kept != 0; }));
+    EXPECT_NEAR(static_cast<double>(kept), static_cast<double>(now_ms()), 60'000);
+    // The inner handshake, the other end's certificate: by that time as well.
+    pump.reset();
+    pump = device("pump");
+    EXPECT_TRUE(until([&] { return pump->engine->online(); }));
+    EXPECT_TRUE(dials_within(5'000)) << why;
+  }
+}
+
+// A floor that was kept is not forgotten: what ended before it stays out, whatever the clock says.
+TEST_F(Clocks, ARoutersCertificateThatEndedBeforeTheFloorIsNotTaken) {
+  device_clock.by = -now_ms();
+  world.controller.put_device("third", {"sensors"});
+  auto material = world.material("third", world.pki.leaf(crypto::Role::kDevice, "third"));
+  material.time_floor_ms = world.router_leaf.cert.not_after() * 1000 + 1'000;
+  Device third(devices, std::move(material));
+  EXPECT_TRUE(until([&] { return !third.engine->last_error().empty(); }));
+  EXPECT_FALSE(third.engine->online());
+  EXPECT_NE(third.engine->last_error().find("expired"), std::string::npos)
+      << third.engine->last_error();
 }
 
 TEST_F(Clocks, AControllersClockStopsNoRevocationAndPoisonsNobody) {

@@ -2,7 +2,11 @@
 // Certificates that live seconds, renewed over the lane under running flows.
 #include <gtest/gtest.h>
 
+#include <atomic>
+
 #include "base/fs.h"
+#include "http/server.h"
+#include "identity/recovery.h"
 #include "world.h"
 
 namespace sally::sim {
@@ -200,6 +204,171 @@ TEST(RouterRenewal, DropsNoLaneAndNoFlow) {
   ASSERT_TRUE(second && *second) << (second ? second->error().text() : "no answer");
   second->value()->abort(wire::ResetCode::kClosed);
   server.streams.clear();
+}
+
+/// The controller's door over HTTPS. Answers as pki::RenewalDoor does, of which src/pki has the
+/// tests: here it is the device's half that counts.
+class Door {
+ public:
+  explicit Door(World& world)
+      : world_(world), server_(world.loop, {}, [this](http::Request&& r) { return answer(r); }) {
+    auto spec = world.pki.leaf_spec(crypto::Role::kController, "c-1");
+    spec.ips = {"127.0.0.1"};
+    const auto leaf = world.pki.leaf(spec, false);
+    tls::ContextOptions o{.side = tls::Side::kServer,
+                          .chain = {leaf.cert, world.pki.infrastructure},
+                          .key = leaf.key,
+                          .anchors = {world.pki.root},
+                          .issuing = {world.pki.devices, world.pki.infrastructure},
+                          .network = NetworkId(world.pki.network),
+                          .alpn = {"http/1.1"},
+                          .alpn_optional = true,
+                          .peer_certificate = tls::PeerCertificate::kOptional};
+    acceptor_ = must(tls::Acceptor::create(
+        world.loop,
+        {.host = "127.0.0.1",
+         .port = 0,
+         .context = must(tls::Context::create(std::move(o))),
+         .limits = {},
+         .name = "door"},
+        [this](std::unique_ptr<tls::Stream> s) { server_.adopt(std::move(s)); }));
+  }
+  [[nodiscard]] std::string url() const {
+    return "https://127.0.0.1:" + std::to_string(acceptor_->port());
+  }
+  std::atomic<int> asked = 0;
+  std::atomic<bool> wanted = true;
+
+ private:
+  http::Response answer(const http::Request& r) {
+    ++asked;
+    const auto message = must(wire::decode_control(as_bytes(r.body)));
+    const auto& renew = std::get<wire::Renew>(message.member);
+    const auto request = must(trust::read_renewal(renew.envelope, world_.pki.network));
+    wire::Renewed reply{.request = renew.request, .id = request.id};
+    if (!wanted) {
+      reply.error = "pki.identity_inactive";
+    } else if (std::abs(request.time_ms - now_ms()) > 300'000) {
+      reply.error = "pki.request_time";
+    } else {
+      auto spec = world_.pki.leaf_spec(crypto::Role::kDevice, request.id);
+      spec.not_before_s = now_ms() / 1000 - 60;
+      spec.not_after_s = now_ms() / 1000 + 3'600;
+      reply.leaf = must(crypto::sign_certificate(spec, must(crypto::parse_csr(request.csr)).key,
+                                                 &world_.pki.devices, *world_.pki.devices_key,
+                                                 system_random()))
+                       .der();
+      reply.issuing = world_.pki.devices.der();
+    }
+    http::Response out;
+    out.headers.add("sally-time-ms", std::to_string(now_ms()));
+    const Bytes body = wire::encode(wire::Control{std::move(reply)});
+    out.body = {body.begin(), body.end()};
+    return out;
+  }
+  World& world_;
+  http::Server server_;
+  std::unique_ptr<tls::Acceptor> acceptor_;
+};
+
+class MovedClock final : public Clock {
+ public:
+  [[nodiscard]] std::int64_t unix_ms() const override { return system_clock().unix_ms() + by; }
+  [[nodiscard]] std::int64_t mono_us() const override { return system_clock().mono_us(); }
+  std::int64_t by = 0;
+};
+
+class Recovery : public ::testing::Test {
+ protected:
+  Recovery() { world.controller.put_device("pump", {"sensors"}); }
+  /// A device that slept for eleven months over the end of its certificate.
+  std::unique_ptr<Device> sleeper(loop::Loop& loop) {
+    auto spec = world.pki.leaf_spec(crypto::Role::kDevice, "pump");
+    spec.not_before_s = now_ms() / 1000 - 365LL * 86'400;
+    spec.not_after_s = now_ms() / 1000 - 335LL * 86'400;
+    auto material = world.material("pump", world.pki.leaf(spec, true));
+    material.controller = door.url();
+    return std::make_unique<Device>(loop, std::move(material));
+  }
+  World world;
+  Door door{world};
+};
+
+TEST_F(Recovery, WhoSleptComesBackByItself) {
+  const auto pump = sleeper(world.loop);
+  ASSERT_TRUE(world.until([&] { return pump->engine->online(); })) << pump->engine->last_error();
+  EXPECT_EQ(door.asked, 1);
+  EXPECT_EQ(pump->engine->renewer().count(), 1u);
+  EXPECT_FALSE(pump->engine->refused());
+}
+
+TEST_F(Recovery, AWrongClockCostsOneTripMore) {
+  for (const std::int64_t by : {-now_ms(), std::int64_t{14LL * 365 * 86'400'000}}) {
+    MovedClock clock;
+    clock.by = by;
+    loop::Loop own(clock);
+    const auto pump = sleeper(own);
+    const std::int64_t end = system_clock().mono_us() + 20'000'000;
+    door.asked = 0;
+    while (!pump->engine->online() && system_clock().mono_us() < end) {
+      (void)world.loop.run_until([] { return false; }, 1);
+      own.run_once(false);
+    }
+    EXPECT_TRUE(pump->engine->online()) << pump->engine->last_error();
+    EXPECT_EQ(door.asked, 2);
+    EXPECT_NEAR(static_cast<double>(pump->engine->clock().unix_ms()), static_cast<double>(now_ms()),
+                5'000);
+  }
+}
+
+TEST_F(Recovery, WhoIsNotWantedAsksLessAndLess) {
+  door.wanted = false;
+  const auto pump = sleeper(world.loop);
+  ASSERT_TRUE(world.until([&] { return door.asked >= 1; }));
+  (void)world.until([&] { return pump->engine->online(); }, 3'000);
+  EXPECT_FALSE(pump->engine->online());
+  EXPECT_LE(door.asked, 4);
+  EXPECT_TRUE(pump->engine->refused());
+}
+
+// Somebody with a name that fits and a certificate of this network, though not the controller's.
+TEST_F(Recovery, OnlyTheControllerIsBelieved) {
+  auto spec = world.pki.leaf_spec(crypto::Role::kRouter, "r-9");
+  spec.ips = {"127.0.0.1"};
+  const auto leaf = world.pki.leaf(spec, false);
+  std::atomic<int> asked = 0;
+  http::Server server(world.loop, {}, [&](http::Request&&) {
+    ++asked;
+    http::Response r;
+    r.headers.add("sally-time-ms", "1");
+    return r;
+  });
+  const auto acceptor = must(tls::Acceptor::create(
+      world.loop,
+      {.host = "127.0.0.1",
+       .port = 0,
+       .context = must(tls::Context::create({.side = tls::Side::kServer,
+                                             .chain = {leaf.cert, world.pki.infrastructure},
+                                             .key = leaf.key,
+                                             .anchors = {world.pki.root},
+                                             .network = NetworkId(world.pki.network),
+                                             .alpn = {"http/1.1"},
+                                             .alpn_optional = true,
+                                             .peer_certificate = tls::PeerCertificate::kNone})),
+       .limits = {},
+       .name = "other"},
+      [&](std::unique_ptr<tls::Stream> s) { server.adopt(std::move(s)); }));
+  const auto anchors = world.anchors();
+  std::int64_t told = 0;
+  bool answered = false;
+  identity::RecoveryDoor knock(world.loop, "https://127.0.0.1:" + std::to_string(acceptor->port()),
+                               anchors, system_clock(), [&](std::int64_t ms) { told = ms; });
+  ASSERT_TRUE(knock.send({.request = 1, .id = "pump", .serial = {}, .envelope = Bytes{1}},
+                         [&](const wire::Renewed&) { answered = true; }));
+  ASSERT_TRUE(world.until([&] { return asked > 0 && !knock.last_error().empty(); }));
+  EXPECT_NE(knock.last_error().find("not_believed"), std::string::npos) << knock.last_error();
+  EXPECT_EQ(told, 0);
+  EXPECT_FALSE(answered);
 }
 
 }  // namespace

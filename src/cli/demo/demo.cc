@@ -87,9 +87,17 @@ class Demo {
     ready_ms_ = now_ms() - start;
     say("ready in " + std::to_string(ready_ms_) +
         " ms: controller, router, a dark MQTT broker, two devices");
+    if (options_.broken == "cert")
+      return prove("break-cert", "a certificate that is not right gets nothing",
+                   [this](Point& p) { return break_certificate(p); });
+    if (options_.broken == "clock")
+      return prove("break-clock", "a wrong time switches no check off",
+                   [this](Point& p) { return break_clock(p); });
     TRY(prove("mtls", "a real MQTT message arrives; both sides are proven",
               [this](Point& p) { return mtls(p); }));
     TRY(prove("dark", "the server has no reachable port", [this](Point& p) { return dark(p); }));
+    TRY(prove("renew", "a certificate is renewed under a running flow; nobody notices",
+              [this](Point& p) { return renew(p); }));
     TRY(prove("deny", "a valid certificate without a grant gets nothing",
               [this](Point& p) { return deny(p); }));
     return {};
@@ -99,7 +107,7 @@ class Demo {
     for (const auto& p : points_) {
       if (!p.pass) return false;
     }
-    return points_.size() == 3;
+    return points_.size() == (options_.broken.empty() ? 4 : 1);
   }
   [[nodiscard]] std::string as_json() const {
     json::array points;
@@ -429,6 +437,170 @@ class Demo {
              server->at("udp_scanned") == 200 && open(*server, "udp_answered") == 0 &&
              dropped > 0 && off_loopback == 0 && inbound == 0 &&
              p.measured["control_found_broker"].as_bool();
+    return {};
+  }
+
+  // One MQTT connection through the forward, before, while and after the device's certificate is
+  // replaced.
+  Status renew(Point& p) {
+    const auto lanes = [&] {
+      const auto text = fs::read_text(dir_ + "/pump-17/agent.log", 16 << 20);
+      std::int64_t n = 0;
+      for (std::size_t at = 0; text && (at = text->find(" sdk.online ", at)) != std::string::npos;
+           ++at)
+        ++n;
+      return n;
+    };
+    const auto serial = [&] {
+      const auto v = sally("hub", with_context({"device", "show", "pump-17"}));
+      if (!v) return std::string();
+      const auto& certificates = v->at("certificates").get_array();
+      return certificates.empty() ? std::string()
+                                  : text_of(certificates.front().get_object(), "serial");
+    };
+    const std::string before = serial();
+    const std::int64_t lanes_before = lanes();
+    TRY_ASSIGN(auto sub, Child::start(ns("device"),
+                                      {"mosquitto_sub", "-h", "127.0.0.1", "-p", "1883", "-t",
+                                       "plant/news", "-C", "2", "-W", "40"},
+                                      dir_ + "/news.log"));
+    const auto publish = [&](const std::string& text) {
+      return run_in(ns("server"), {"mosquitto_pub", "-h", "127.0.0.1", "-p", "1883", "-t",
+                                   "plant/news", "-r", "-q", "1", "-m", text})
+                 .exit == 0;
+    };
+    const bool first =
+        publish("before") &&
+        until([&] { return tail("news").find("before") != std::string::npos; }, 10'000);
+    const std::int64_t start = now_ms();
+    TRY(sally("hub", with_context({"renew", "pump-17"}), 40'000));
+    const std::int64_t took = now_ms() - start;
+    const bool second = publish("after") && sub->wait(10'000) == 0 &&
+                        tail("news").find("after") != std::string::npos;
+    p.measured["certificate_before"] = before;
+    const std::string fresh = serial();
+    p.measured["certificate_after"] = fresh;
+    p.measured["renewed_in_ms"] = took;
+    p.measured["same_flow_goes_on"] = first && second;
+    p.measured["connections_made_for_it"] = lanes() - lanes_before;
+    p.pass = first && second && !before.empty() && fresh != before && lanes() == lanes_before;
+    return {};
+  }
+
+  // ---- sally demo break: what was made wrong is refused, and by what name
+
+  /// A copy of the device's identity, made wrong by `edit`; what dialing with it ends in.
+  Result<json::object> dial_with(const std::string& name,
+                                 const std::function<void(json::object&)>& edit) {
+    TRY_ASSIGN(const auto text, fs::read_text(dir_ + "/pump-17/identity.json", 1 << 20));
+    auto file = parse(text);
+    if (!file) return fail(Errc::kFailed, "no identity file", Source::kLocal);
+    edit(*file);
+    TRY(fs::make_dirs(dir_ + "/" + name, 0700));
+    TRY(fs::write_file_atomic(dir_ + "/" + name + "/identity.json",
+                              as_bytes(json::serialize(*file)), 0600));
+    const Ran ran =
+        run_in(ns("device"),
+               {sally_, "-o", "json", "connect", "plant-mqtt", "--dir", dir_ + "/" + name}, 20'000);
+    const auto said = parse(ran.err);
+    const auto* error = said ? said->if_contains("error") : nullptr;
+    json::object out{{"exit", ran.exit}, {"said", std::string(trim(ran.err))}};
+    if (error != nullptr && error->is_object())
+      out["said"] =
+          text_of(error->get_object(), "code") + ": " + text_of(error->get_object(), "message");
+    return out;
+  }
+  static void put(json::object& file, const char* name, const std::string& text) {
+    file.at("id").get_object()[name] = text;
+  }
+  /// Refused, and saying one of the words.
+  void refused(Point& p, const std::string& what, const Result<json::object>& r,
+               const std::vector<std::string>& words) {
+    const std::string said = r ? text_of(*r, "said") : r.error().context();
+    p.measured[what] = said;
+    bool named = false;
+    for (const auto& word : words) named = named || said.find(word) != std::string::npos;
+    p.pass = p.pass && r && r->at("exit") != 0 && named;
+  }
+
+  Status break_certificate(Point& p) {
+    p.pass = true;
+    TRY_ASSIGN(const auto text, fs::read_text(dir_ + "/stranger/identity.json", 1 << 20));
+    const auto other = parse(text);
+    if (!other) return fail(Errc::kFailed, "no identity file", Source::kLocal);
+    refused(p, "its certificate with another device's key",
+            dial_with("key",
+                      [&](json::object& f) {
+                        put(f, "key", text_of(other->at("id").get_object(), "key"));
+                      }),
+            {"no certificate in id.cert belongs to id.key"});
+    refused(p, "one byte of it flipped",
+            dial_with("byte",
+                      [&](json::object& f) {
+                        std::string cert = text_of(f.at("id").get_object(), "cert");
+                        const std::size_t at = cert.find('\n', cert.find("BEGIN")) + 200;
+                        cert[at] = cert[at] == 'A' ? 'B' : 'A';
+                        put(f, "cert", cert);
+                      }),
+            {"sally.denied", "id.cert", "certificate", "identity"});
+    const std::string made = dir_ + "/made";
+    TRY_ASSIGN(const auto mine, fs::read_text(dir_ + "/pump-17/identity.json", 1 << 20));
+    TRY_ASSIGN(const auto shown, sally("hub", with_context({"device", "show", "pump-17"})));
+    const auto own = parse(mine);
+    const std::string uri = "URI:spiffe://" + text_of(own->at("sally").get_object(), "network") +
+                            "/device/" + text_of(shown, "id");
+    TRY(must("device", {"openssl",
+                        "req",
+                        "-x509",
+                        "-newkey",
+                        "ec",
+                        "-pkeyopt",
+                        "ec_paramgen_curve:P-256",
+                        "-nodes",
+                        "-keyout",
+                        made + ".key",
+                        "-out",
+                        made + ".pem",
+                        "-days",
+                        "30",
+                        "-subj",
+                        "/CN=" + text_of(shown, "id"),
+                        "-addext",
+                        "subjectAltName=" + uri,
+                        "-addext",
+                        "basicConstraints=critical,CA:FALSE",
+                        "-addext",
+                        "keyUsage=critical,digitalSignature",
+                        "-addext",
+                        "extendedKeyUsage=clientAuth,serverAuth"}));
+    TRY_ASSIGN(const auto key, fs::read_text(made + ".key", 1 << 16));
+    TRY_ASSIGN(const auto cert, fs::read_text(made + ".pem", 1 << 16));
+    refused(p, "one with its name that somebody else made",
+            dial_with("made",
+                      [&](json::object& f) {
+                        put(f, "key", key);
+                        put(f, "cert", cert);
+                      }),
+            {"refuses", "refused", "denied", "alert"});
+    p.measured["why, in the router's log alone"] =
+        field("net/router", "tls.handshake_failed", "code");
+    TRY(sally("hub", with_context({"device", "rm", "pump-17", "--yes"})));
+    refused(p, "its own, after the device was removed", dial_with("gone", [](json::object&) {}),
+            {"refuses", "refused", "denied", "alert"});
+    return {};
+  }
+
+  Status break_clock(Point& p) {
+    p.pass = true;
+    // As if the network had signed that it is 2090: then its routers' certificates are over.
+    refused(p, "a device that believes it is 2090 meets the router",
+            dial_with("late",
+                      [](json::object& f) {
+                        f.at("sally").get_object()["time_ms"] = std::int64_t{3'786'912'000'000};
+                      }),
+            {"expired"});
+    p.measured["never set (1970), or far ahead"] =
+        "connects at once: the floor counts, then the router's time (tests/sim/clocks_test.cc)";
     return {};
   }
 

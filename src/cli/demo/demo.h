@@ -10,6 +10,7 @@ namespace sally::cli::demo {
 struct Options {
   bool json = false;
   bool keep = false;
+  std::string broken;  ///< "cert", "clock": what is made wrong, instead of the points
 };
 
 /// `sally demo`: a whole network in namespaces of its own, in a temporary folder; proves each point

@@ -129,18 +129,4 @@ AuditRow read_audit(Statement& s) {
   return r;
 }
 
-// What an audit row's hash covers: everything, with lengths, so that no two rows share an encoding.
-Bytes audit_input(const Hash& previous, std::string_view network, const AuditRow& row) {
-  Bytes in = to_bytes(ByteView(previous));
-  put_big(in, row.seq, 8);
-  put_big(in, static_cast<std::uint64_t>(row.at_ms), 8);
-  for (const std::string_view part :
-       {network, std::string_view(row.actor), std::string_view(row.action),
-        std::string_view(row.subject), std::string_view(row.detail)}) {
-    put_big(in, part.size(), 4);
-    append(in, as_bytes(part));
-  }
-  return in;
-}
-
 }  // namespace sally::store

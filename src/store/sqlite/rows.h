@@ -22,6 +22,5 @@ Service read_service(Statement& s);
 Grant read_grant(Statement& s);
 Usage read_usage(Statement& s);
 AuditRow read_audit(Statement& s);
-Bytes audit_input(const Hash& previous, std::string_view network, const AuditRow& row);
 
 }  // namespace sally::store

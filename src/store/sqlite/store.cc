@@ -5,13 +5,14 @@
 #include <array>
 #include <mutex>
 
+#include "store/sqlite/chains.h"
 #include "store/sqlite/database.h"
 #include "store/sqlite/rows.h"
 
 namespace sally::store {
 namespace {
 
-constexpr std::array<const char*, 4> kMigrations{
+constexpr std::array<const char*, 5> kMigrations{
 #include "store/migrations/0001_initial.sql.inc"
     ,
 #include "store/migrations/0002_usage.sql.inc"
@@ -19,7 +20,11 @@ constexpr std::array<const char*, 4> kMigrations{
 #include "store/migrations/0003_renewal.sql.inc"
     ,
 #include "store/migrations/0004_revocation.sql.inc"
+      ,
+#include "store/migrations/0005_audit_base.sql.inc"
 };
+
+constexpr std::uint64_t kAll = 1'000'000;
 
 // Text of statements: literals, because the statement cache keys on their addresses.
 #define IDENTITY_COLUMNS                                                                         \
@@ -129,15 +134,36 @@ class SqliteTransaction final : public Transaction {
     s << identity;
     return all<CertificateRow>(s, read_certificate);
   }
+  Result<std::vector<CertificateRow>> certificates(const CertificateQuery& q,
+                                                   Page page) const override {
+    auto s = query("SELECT " CERTIFICATE_COLUMNS
+                   " FROM certificates WHERE network=? AND (?='' OR identity=?) AND (?=0 OR "
+                   "(revoked_ms=0 AND not_after_s > ?)) AND (?=0 OR not_after_s < ?) "
+                   "ORDER BY not_after_s, serial LIMIT ? OFFSET ?");
+    s << q.identity << q.identity << q.after_s << q.after_s << q.before_s << q.before_s
+      << std::uint64_t{page.limit} << std::uint64_t{page.offset};
+    return all<CertificateRow>(s, read_certificate);
+  }
+  Result<std::vector<CertificateRow>> unproven(std::int64_t before_ms,
+                                               std::int64_t now_s) const override {
+    auto s = query("SELECT " CERTIFICATE_COLUMNS
+                   " FROM certificates c WHERE network=? AND request != '' AND used_ms = 0 AND "
+                   "revoked_ms = 0 AND issued_ms < ? AND EXISTS (SELECT 1 FROM certificates o "
+                   "WHERE o.network=c.network AND o.identity=c.identity AND o.revoked_ms=0 AND "
+                   "o.issued_ms < c.issued_ms AND o.not_after_s > ?)");
+    s << before_ms << now_s;
+    return all<CertificateRow>(s, read_certificate);
+  }
   Result<std::vector<Expiry>> expiring(std::int64_t now_s, std::int64_t before_s,
                                        std::uint64_t limit) const override {
-    // Beside MAX the other columns are those of its row. 45 days: a life that renews itself.
+    // Beside MAX the other columns are those of its row. 100 days: a life that renews itself, or is
+    // renewed by use.
     auto s = query(
         "SELECT i.kind, i.id, i.name, MAX(c.not_after_s) AS last FROM certificates c JOIN "
         "identities i "
         "ON i.network = c.network AND i.id = c.identity WHERE c.network=? AND c.revoked_ms = 0 AND "
         "i.removed_ms = 0 AND i.standing = ? GROUP BY i.id HAVING last < ? AND (last - "
-        "c.not_before_s > 3888000 OR "
+        "c.not_before_s > 8640000 OR "
         "(last - ?) * 5 < last - c.not_before_s) ORDER BY last, i.id LIMIT ?");
     s << static_cast<std::int64_t>(Standing::kActive) << before_s << now_s
       << static_cast<std::int64_t>(limit);
@@ -260,38 +286,30 @@ class SqliteTransaction final : public Transaction {
     s << before << before << std::uint64_t{limit};
     return all<AuditRow>(s, read_audit);
   }
+  Result<std::vector<AuditRow>> audit_after(std::uint64_t seq, std::size_t limit) const override {
+    auto s = query(
+        "SELECT seq, at_ms, actor, action, subject, detail, hash FROM audit WHERE network=? AND "
+        "seq > ? ORDER BY seq LIMIT ?");
+    s << seq << std::uint64_t{limit};
+    return all<AuditRow>(s, read_audit);
+  }
+  Result<AuditBase> audit_base() const override {
+    auto s = query("SELECT seq, hash FROM audit_base WHERE network=?");
+    AuditBase base;
+    TRY_ASSIGN(const bool row, s.step());
+    if (!row) return base;
+    base.seq = s.u64();
+    const Bytes h = s.blob();
+    if (h.size() != base.hash.size())
+      return fail(Errc::kAuditTampered, "where the audit begins", Source::kLocal);
+    std::copy(h.begin(), h.end(), base.hash.begin());
+    return base;
+  }
   Result<std::uint64_t> verify_chains() const override {
-    std::uint64_t rows = 0;
-    Hash previous{};
-    auto a = query(
-        "SELECT seq, at_ms, actor, action, subject, detail, hash FROM audit WHERE network=? ORDER "
-        "BY seq");
-    for (;;) {
-      TRY_ASSIGN(const bool row, a.step());
-      if (!row) break;
-      const AuditRow r = read_audit(a);
-      if (r.seq != ++rows || hooks_.sha256(audit_input(previous, network_, r)) != r.hash)
-        return fail(Errc::kAuditTampered, "audit row " + std::to_string(rows), Source::kLocal);
-      previous = r.hash;
-    }
-    std::uint64_t version = 0;
-    previous = {};
-    auto l = query("SELECT version, entry, hash FROM change_log WHERE network=? ORDER BY version");
-    for (;;) {
-      TRY_ASSIGN(const bool row, l.step());
-      if (!row) break;
-      const std::uint64_t v = l.u64();
-      const Bytes entry = l.blob();
-      const Bytes stored = l.blob();
-      Bytes in = to_bytes(ByteView(previous));
-      append(in, entry);
-      previous = hooks_.sha256(in);
-      if (v != ++version ||
-          !std::equal(stored.begin(), stored.end(), previous.begin(), previous.end()))
-        return fail(Errc::kLogTampered, "change log version " + std::to_string(version),
-                    Source::kLocal);
-    }
-    return rows + version;
+    TRY_ASSIGN(const AuditBase base, audit_base());
+    TRY_ASSIGN(const std::uint64_t rows, verify_audit(db_, hooks_, network_, base));
+    TRY_ASSIGN(const std::uint64_t entries, verify_log(db_, hooks_, network_));
+    return rows + entries;
   }
 
   // ---- changes
@@ -465,56 +483,13 @@ class SqliteTransaction final : public Transaction {
     return run(s);
   }
   Result<Figures> figures(std::int64_t now_s) const override {
-    Figures f;
-    {
-      auto s = query(
-          "SELECT i.kind, i.standing, (SELECT MAX(c.not_after_s) FROM certificates c WHERE "
-          "c.network=i.network AND c.identity=i.id AND c.revoked_ms=0) AS last "
-          "FROM identities i WHERE i.network=? AND i.removed_ms=0");
-      std::array<Figures::State, 6> states{};
-      for (;;) {
-        TRY_ASSIGN(const bool row, s.step());
-        if (!row) break;
-        const auto kind = static_cast<std::size_t>(s.i64());
-        const auto standing = static_cast<Standing>(s.i64());
-        const std::int64_t last = s.i64();  // 0: none
-        if (kind == 0 || kind >= states.size()) continue;
-        Figures::State& at = states[kind];
-        if (standing == Standing::kSuspended) {
-          ++at.suspended;
-        } else if (standing != Standing::kActive) {
-          ++at.revoked;
-        } else if (last == 0) {
-          ++at.waiting;
-        } else if (last <= now_s) {
-          ++at.expired;
-        } else {
-          ++at.active;
-          constexpr std::array<std::int64_t, 4> kDays = {1, 7, 30, 90};
-          const auto window = std::find_if(kDays.begin(), kDays.end(), [&](std::int64_t days) {
-            return last - now_s <= days * 86'400;
-          });
-          ++f.ending[static_cast<std::size_t>(window - kDays.begin())];
-        }
-      }
-      for (std::size_t kind = 1; kind < states.size(); ++kind) {
-        states[kind].kind = static_cast<Kind>(kind);
-        f.identities.push_back(states[kind]);
-      }
+    TRY_ASSIGN(Figures f, count_figures(db_, network_, now_s));
+    constexpr std::int64_t kDay = 86'400;
+    TRY_ASSIGN(const auto rows, expiring(now_s, now_s + 90 * kDay, kAll));
+    for (const auto& e : rows) {
+      const std::int64_t left = e.not_after_s - now_s;
+      ++f.due[left <= 0 ? 0 : left <= 7 * kDay ? 1 : left <= 30 * kDay ? 2 : 3];
     }
-    const auto number = [this](const char* sql, std::uint64_t& into) -> Status {
-      auto s = query(sql);
-      TRY_ASSIGN(const bool row, s.step());
-      if (row) into = s.u64();
-      return {};
-    };
-    TRY(number("SELECT count(*) FROM services WHERE network=?", f.services));
-    TRY(number("SELECT ifnull(max(seq), 0) FROM audit WHERE network=?", f.audit_seq));
-    TRY(number("SELECT ifnull(max(version), 0) FROM change_log WHERE network=?", f.log_version));
-    TRY(
-        number("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size() "
-               "WHERE ? != ''",
-               f.database_bytes));
     return f;
   }
 
@@ -528,6 +503,35 @@ class SqliteTransaction final : public Transaction {
     auto s = change("DELETE FROM routers WHERE network=? AND id=?");
     s << id;
     return run_one(s);
+  }
+
+  Result<std::uint64_t> prune_audit(std::string_view actor, std::int64_t before_ms) override {
+    TRY_ASSIGN(const AuditBase base, audit_base());
+    // Up to the first row that stays, whatever clocks did: the chain has one beginning.
+    AuditBase fresh;
+    {
+      auto s = query(
+          "SELECT seq, hash FROM audit WHERE network=?1 AND seq < ifnull((SELECT min(seq) FROM "
+          "audit "
+          "WHERE network=?1 AND at_ms >= ?2), (SELECT max(seq) FROM audit WHERE network=?1)) "
+          "ORDER BY seq DESC LIMIT 1");
+      s << before_ms;
+      TRY_ASSIGN(const bool any, s.step());
+      if (!any) return 0;
+      fresh.seq = s.u64();
+      const Bytes h = s.blob();
+      if (h.size() != fresh.hash.size())
+        return fail(Errc::kAuditTampered, "audit row " + std::to_string(fresh.seq), Source::kLocal);
+      std::copy(h.begin(), h.end(), fresh.hash.begin());
+    }
+    auto put = change("INSERT OR REPLACE INTO audit_base(network, seq, hash) VALUES(?,?,?)");
+    put << fresh.seq << ByteView(fresh.hash);
+    TRY(run(put));
+    auto d = change("DELETE FROM audit WHERE network=? AND seq <= ?");
+    d << fresh.seq;
+    TRY(run(d));
+    TRY(audit(actor, kPrune, "", prune_detail(fresh)));
+    return fresh.seq - base.seq;
   }
 
   Status audit(std::string_view actor, std::string_view action, std::string_view subject,
@@ -565,6 +569,22 @@ class SqliteTransaction final : public Transaction {
     return version;
   }
 
+  Status begin_part() override {
+    part_ = {changed_, audited_};
+    changed_ = audited_ = false;
+    return db_.exec("SAVEPOINT part");
+  }
+  Status end_part(bool keep) override {
+    if (keep && failed_)
+      return fail(Errc::kInternal, "a change of this part failed", Source::kInternal);
+    if (keep && changed_ && !audited_)
+      return fail(Errc::kNoAudit, "a change needs an audit row", Source::kInternal);
+    TRY(db_.exec(keep ? "RELEASE part" : "ROLLBACK TO part; RELEASE part"));
+    failed_ = false;
+    changed_ = part_.changed || (keep && changed_);
+    audited_ = part_.audited || (keep && audited_);
+    return {};
+  }
   Status commit() override {
     if (!open_) return fail(Errc::kInternal, "transaction is over", Source::kInternal);
     if (failed_)
@@ -626,6 +646,9 @@ class SqliteTransaction final : public Transaction {
   std::int64_t now_ms_;
   bool writable_;
   bool open_ = true, changed_ = false, audited_ = false, failed_ = false;
+  struct {
+    bool changed = false, audited = false;
+  } part_;  ///< before begin_part
 };
 
 class SqliteStore final : public Store {

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`sally cert` and `sally renew`; the audit taken away and checked elsewhere; what others think of our certificates."""
+import json
+import re
+import shutil
+import socket
+import sqlite3
+import subprocess
+
+import pytest
+from harness import Failed, Net, echo_server, sally, wait_for
+
+
+@pytest.fixture(scope="module")
+def net():
+    net = Net()
+    try:
+        yield net
+    finally:
+        net.close()
+
+
+def test_renew_now_reaches_a_device_and_the_router_under_a_running_flow(net):
+    with echo_server() as target:
+        server, pump = net.device("server"), net.device("pump", ["sensors"])
+        net.expose(target, "plant", server, "#sensors")
+        port = pump.forward("plant")
+        with socket.create_connection(("127.0.0.1", port)) as flow:
+            flow.settimeout(10)
+            before = json.loads(pump.identity.read_text())["id"]["cert"]
+            fresh = net.sally("renew", "pump")[0]
+            assert json.loads(pump.identity.read_text())["id"]["cert"] != before
+            router = net.sally("cert", "renew", "router-1")[0]
+            assert router["profile"] == "router"
+            flow.sendall(b"still here")
+            assert flow.recv(10) == b"still here"
+        assert pump.log().count("sdk.online") == 1
+    wait_for(lambda: [c["state"] for c in net.sally("cert", "list", "pump")] == ["active"], what="the older one superseded")
+    listed = net.sally("cert", "list", "pump", "--all")
+    assert sorted(c["state"] for c in listed) == ["active", "superseded"]
+    assert fresh["serial"] in [c["serial"] for c in listed]
+    one = net.sally("cert", "show", fresh["serial"])[0]
+    assert one["name"] == "pump" and one["pem"].startswith("-----BEGIN CERTIFICATE")
+    assert "pump" not in [c["name"] for c in net.sally("cert", "expiring", "--days", 7)]
+    assert "pump" in [c["name"] for c in net.sally("cert", "expiring", "--days", 31)]
+    actions = [r["action"] for r in net.audit()]
+    assert actions.count("certificate.renew_asked") == 2
+    # Nobody there, nobody known.
+    pump.stop()
+    with pytest.raises(Failed) as off:
+        net.sally("renew", "pump")
+    assert off.value.exit == 6
+    with pytest.raises(Failed) as nobody:
+        net.sally("renew", "nobody")
+    assert nobody.value.exit == 4
+
+
+def test_the_audit_is_checked_far_from_home_and_names_what_was_done_to_it(net, tmp_path):
+    export = tmp_path / "audit.jsonl"
+    said = net.sally("audit", "export", export)[0]
+    assert said["rows"] >= 10
+    # Without a network, without a context.
+    there = sally("audit", "verify", export, env={"SALLY_CONTEXT": str(tmp_path)})[0]
+    assert there["ok"] is True and there["head"] == said["head"] and there["seq"] == said["seq"]
+    lines = export.read_text().splitlines()
+    logins = [json.loads(line) for line in lines[1:] if json.loads(line)["action"] == "admin.login"]
+    assert logins and "serial" in json.loads(logins[0]["detail"])
+    issues = [json.loads(json.loads(line)["detail"]) for line in lines[1:] if json.loads(line)["action"] in ("enroll", "certificate.issue", "certificate.renew")]
+    assert issues and all({"door", "serial", "key"} <= set(i) for i in issues)
+
+    def verdict(changed):
+        export.write_text("\n".join(changed) + "\n")
+        with pytest.raises(Failed) as broken:
+            sally("audit", "verify", export)
+        assert broken.value.exit == 7
+        return broken.value.error["message"]
+
+    assert verdict([*lines[:4], *lines[5:]]) == "audit row 4 is missing"
+    assert verdict([*lines[:4], re.sub('"at_ms":(.)', lambda m: '"at_ms":%d' % (int(m[1]) % 9 + 1), lines[4]), *lines[5:]]) == "audit row 4 was altered"
+    assert verdict([lines[0].replace("sallyport", "other"), *lines[1:]]) == "line 1 does not begin an export"
+    assert verdict([*lines[:3], "{", *lines[3:]]) == "line 4 is no JSON object"
+    later = tmp_path / "later.jsonl"
+    net.sally("audit", "export", later, "--after", 5)
+    assert sally("audit", "verify", later)[0]["after"] == 5
+
+
+def test_the_live_store_names_the_row(net):
+    assert net.sally("audit", "verify")[0]["ok"] is True
+    with sqlite3.connect(net.context / "controller/controller.db", timeout=30) as db:
+        kept = db.execute("SELECT subject FROM audit WHERE seq=3").fetchone()[0]
+        db.execute("UPDATE audit SET subject='other' WHERE seq=3")
+    with pytest.raises(Failed) as broken:
+        net.sally("audit", "verify")
+    assert broken.value.exit == 7 and "audit row 3 was altered" in broken.value.error["message"]
+    with sqlite3.connect(net.context / "controller/controller.db", timeout=30) as db:
+        db.execute("UPDATE audit SET subject=? WHERE seq=3", (kept,))
+    assert net.sally("audit", "verify")[0]["ok"] is True
+
+
+def run(*args):
+    return subprocess.run([str(a) for a in args], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_others_accept_what_we_issue(net, tmp_path):
+    """Every profile by the strict rules of OpenSSL and of GnuTLS."""
+    device = net.device("judged", run=False)
+    folder = net.context
+    chains = {"device": json.loads(device.identity.read_text())["id"], "admin": json.loads((folder / "admin.json").read_text())["id"]}
+    serials = {c["profile"]: c["serial"] for c in net.sally("cert", "list", "--all")}
+    assert {"device", "admin", "router", "controller", "signer"} <= set(serials)
+    authorities = re.findall("-----BEGIN.*?-----END CERTIFICATE-----\n", chains["device"]["ca"], re.S)
+    for i, pem in enumerate(authorities):
+        (tmp_path / f"ca{i}.pem").write_text(pem)
+    names = {i: run("openssl", "x509", "-in", tmp_path / f"ca{i}.pem", "-noout", "-subject").stdout for i in range(len(authorities))}
+    root = next(i for i, s in names.items() if "Root" in s)
+    for profile, serial in serials.items():
+        leaf = tmp_path / f"{profile}.pem"
+        leaf.write_text(net.sally("cert", "show", serial)[0]["pem"])
+        issuing = next(i for i, s in names.items() if ("Devices" if profile == "device" else "Infrastructure") in s)
+        # The signer's purpose is our own: OpenSSL knows no name for it.
+        purpose = [] if profile == "signer" else ["-purpose", "sslclient"]
+        verified = run("openssl", "verify", "-x509_strict", "-check_ss_sig", "-CAfile", tmp_path / f"ca{root}.pem", "-untrusted", tmp_path / f"ca{issuing}.pem", *purpose, leaf)
+        assert verified.returncode == 0, f"{profile}: {verified.stdout}{verified.stderr}"
+        if shutil.which("certtool"):
+            chain = tmp_path / f"{profile}-chain.pem"
+            chain.write_text(leaf.read_text() + authorities[issuing] + authorities[root])
+            judged = run("certtool", "--verify-chain", "--infile", chain)
+            assert judged.returncode == 0, f"{profile}: {judged.stdout}{judged.stderr}"
