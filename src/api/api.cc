@@ -75,6 +75,8 @@ constexpr Meaning kMeanings[] = {
      "certificates of single routers and admins: sally revoke cert SERIAL"},
 };
 
+}  // namespace
+
 Response error_response(const Error& e) {
   const auto* m = std::find_if(std::begin(kMeanings), std::end(kMeanings),
                                [&](const Meaning& x) { return x.code == e.code(); });
@@ -92,6 +94,8 @@ Response error_response(const Error& e) {
   r.body = json::serialize(json::object{{"error", std::move(error)}});
   return r;
 }
+
+namespace {
 
 Status check_admin(const Deps& d, const Request& r, const store::Transaction& tx) {
   if (!r.caller) return fail(Errc::kNoCertificate, "this needs an admin's client certificate");
@@ -207,6 +211,14 @@ Response Api::answer(const Request& request, RouteName& name) const {
     return recover(request);
   }
   if (path->starts_with("/fleet/")) return fleet(request, *path, name);
+  if (path->starts_with("/crl/")) {
+    name = "/crl";
+    return revocation_list(request, *path);
+  }
+  if (*path == "/ocsp" || path->starts_with("/ocsp/")) {
+    name = "/ocsp";
+    return certificate_status(request);
+  }
   bool prefixed = false;
   std::string rest = *path;
   for (const std::string_view prefix : {"/edge/client/v1", "/edge/v1"}) {

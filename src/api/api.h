@@ -20,6 +20,7 @@
 #include "pki/authority.h"
 #include "pki/enroll.h"
 #include "pki/renew.h"
+#include "pki/status.h"
 #include "store/store.h"
 
 namespace sally::api {
@@ -100,6 +101,7 @@ struct Deps {
   std::int64_t renewing_life_s = pki::kRenewingLifeS;
   /// The recovery door; none: it is not served.
   const pki::RenewalDoor* renewals = nullptr;
+  const pki::StatusDesk* status = nullptr;  ///< none: outsiders are told nothing
 };
 
 /// REST of one network: the compatible client API and /fleet/v1, plain synchronous handlers without
@@ -134,6 +136,9 @@ class Api {
   [[nodiscard]] Response metrics_text(const Request& request) const;
   /// recovery.cc: for whom no router lets in.
   [[nodiscard]] Response recover(const Request& request) const;
+  // public.cc
+  [[nodiscard]] Response revocation_list(const Request& request, const std::string& path) const;
+  [[nodiscard]] Response certificate_status(const Request& request) const;
   Deps deps_;
   mutable std::mutex stats_mutex_;  // both below
   mutable std::map<std::pair<RouteName, int>, std::uint64_t> answered_;

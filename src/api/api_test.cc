@@ -15,6 +15,7 @@
 #include "crypto/csr.h"
 #include "crypto/jws.h"
 #include "crypto/test_pki.h"
+#include "crypto/test_status.h"
 #include "pki/publish.h"
 #include "pki/revoke.h"
 #include "trust/records.h"
@@ -81,6 +82,15 @@ class ApiTest : public testing::Test {
     ok(tx->commit());
     door = std::make_unique<pki::TokenDoor>(authority, must(keys.secret("tokens", random)));
     renewals = std::make_unique<pki::RenewalDoor>(authority);
+    desk = std::make_unique<pki::StatusDesk>(authority, keys);
+    {
+      auto write = must(db->begin(kNet, clock.unix_ms()));
+      EXPECT_TRUE(must(desk->renew(*write, clock.unix_ms(), random)));
+      ok(write->audit("t", "t", "t"));
+      ok(write->commit());
+    }
+    ok(desk->use(*must(db->read(kNet))));
+    ok(desk->refresh(*must(db->read(kNet)), clock.unix_ms()));
     api = std::make_unique<Api>(Deps{kNet,
                                      *db,
                                      authority,
@@ -95,7 +105,7 @@ class ApiTest : public testing::Test {
                                      "i-1",
                                      {},
                                      pki::kRenewingLifeS,
-                                     renewals.get()});
+                                     renewals.get(), desk.get()});
   }
   ~ApiTest() override { std::filesystem::remove_all(dir); }
 
@@ -138,6 +148,7 @@ class ApiTest : public testing::Test {
   crypto::FileKeyPtr signer;
   std::unique_ptr<pki::TokenDoor> door;
   std::unique_ptr<pki::RenewalDoor> renewals;
+  std::unique_ptr<pki::StatusDesk> desk;
   std::unique_ptr<Api> api;
   crypto::FileKeyPtr device_key = must(crypto::FileKey::generate(crypto::KeyType::kP256));
   std::optional<Caller> caller;
@@ -320,7 +331,8 @@ TEST_F(ApiTest, ARevokedCaHasASuccessor) {
   for (const char* name : {"root", "infrastructure-1"})
     EXPECT_EQ(code(call(409, "POST", "/fleet/v1/cas/" + std::string(name) + "/revoke")),
               "pki.infrastructure");
-  EXPECT_EQ(call(200, "POST", "/fleet/v1/cas/devices-1/revoke").at("certificates"), 1);
+  // The device's, and that of the CA's own responder.
+  EXPECT_EQ(call(200, "POST", "/fleet/v1/cas/devices-1/revoke").at("certificates"), 2);
   EXPECT_EQ(authority->devices_name(), "devices-2");
   EXPECT_EQ(call(200, "POST", "/fleet/v1/cas/devices-1/revoke").at("certificates"), 0);
   EXPECT_EQ(authority->devices_name(), "devices-2");
@@ -335,6 +347,38 @@ TEST_F(ApiTest, ARevokedCaHasASuccessor) {
   const auto again = must(pki::Authority::load(*tx, kNet, pki::KeyDir(dir + "/keys")));
   EXPECT_EQ(again->devices(), after[1]);
   EXPECT_EQ(must(tx->certificate(before[0].serial_hex()))->reason, store::Reason::kCaCompromise);
+}
+
+TEST_F(ApiTest, AnybodyMayAskWhetherACertificateIsRevoked) {
+  const auto list = raw("GET", "/crl/infrastructure-1.crl");
+  EXPECT_EQ(list.status, 200);
+  EXPECT_TRUE(crypto::crl_rows(as_bytes(list.body), authority->infrastructure()).believed);
+  for (const char* none : {"/crl/none.crl", "/crl/", "/crl/../keys/root.key"})
+    EXPECT_EQ(raw("GET", none).status, 404) << none;
+  EXPECT_EQ(raw("POST", "/crl/root.crl").status, 405);
+
+  const crypto::CertAndIssuer controller{rest->leaf, authority->infrastructure()};
+  const Bytes request = crypto::ocsp_request({controller});
+  const auto says = [&](const Response& r) {
+    EXPECT_EQ(r.status, 200);
+    return crypto::ocsp_says(as_bytes(r.body), request, controller, authority->root(),
+                             clock.unix_s());
+  };
+  const auto post = [&](ByteView body) { return raw("POST", "/ocsp", std::string(as_text(body))); };
+  EXPECT_EQ(says(post(request)), "good");
+  std::string escaped;
+  for (const char c : to_base64(request)) {
+    static constexpr std::string_view kSpecial = "+/=";
+    static constexpr const char* kEscapes[] = {"%2B", "%2f", "%3D"};
+    const auto at = kSpecial.find(c);
+    escaped += at == std::string_view::npos ? std::string(1, c) : kEscapes[at];
+  }
+  EXPECT_EQ(says(raw("GET", "/ocsp/" + escaped)), "good");
+  EXPECT_EQ(says(raw("GET", "/ocsp/" + to_base64(request))), "good");  // slashes and all
+  EXPECT_EQ(says(post({})), "failure 1");
+  EXPECT_EQ(says(raw("GET", "/ocsp")), "failure 1");
+  EXPECT_EQ(says(raw("GET", "/ocsp/!!!")), "failure 1");
+  EXPECT_EQ(raw("DELETE", "/ocsp").status, 405);
 }
 
 TEST_F(ApiTest, ExposeAllowDeny) {

@@ -41,6 +41,8 @@ struct Route {
   Handler handler;
 };
 
+/// A refusal as HTTP has it.
+Response error_response(const Error& e);
 /// Where identity/recovery.h knocks.
 inline constexpr std::string_view kRecoveryPath = "/identity/v1/renew";
 

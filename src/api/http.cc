@@ -57,6 +57,10 @@ std::optional<std::string> query_value(std::string_view query, std::string_view 
   return std::nullopt;
 }
 
+std::optional<std::string> percent_decode(std::string_view text) {
+  return decode(text, false);
+}
+
 std::optional<std::string> clean_path(std::string_view path) {
   const auto decoded = decode(path, false);
   if (!decoded || decoded->empty() || decoded->front() != '/') return std::nullopt;

@@ -46,6 +46,8 @@ struct Response {
 /// (docs/compatible-enrolment.md H17).
 std::vector<std::pair<std::string, std::string>> parse_query(std::string_view query);
 std::optional<std::string> query_value(std::string_view query, std::string_view name);
+/// Percent-decoded and nothing else; nullopt for bad escapes.
+std::optional<std::string> percent_decode(std::string_view text);
 /// Percent-decoded without duplicate slashes and without a trailing one; nullopt for bad escapes
 /// and control characters.
 std::optional<std::string> clean_path(std::string_view path);

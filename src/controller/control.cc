@@ -12,6 +12,7 @@ namespace {
 
 constexpr std::int64_t kHeadMs = 10'000;
 constexpr std::int64_t kUpkeepMs = 3'600'000;
+constexpr std::int64_t kListsMs = 60'000;
 constexpr std::size_t kMaxCodes = 64;
 
 }  // namespace
@@ -32,6 +33,23 @@ void Network::start(std::move_only_function<void()> on_certificates) {
     upkeep_timer_->arm(kUpkeepMs);
   });
   upkeep_timer_->arm(kUpkeepMs);
+  lists_timer_ = std::make_unique<loop::Timer>(loop_.timers(), [this] {
+    lists_at_ms_ = loop_.now_ms();
+    if (!pool_.submit([this] {
+          // A CA that was revoked has a successor, whose responder is new.
+          Status ok = renew_responders();
+          if (ok) ok = refresh_lists();
+          if (!ok) log::error("controller.lists_failed", {{"why", ok.error().text()}});
+        }))
+      lists_due();
+  });
+  lists_at_ms_ = loop_.now_ms();
+}
+
+void Network::lists_due() {
+  if (lists_timer_ == nullptr || lists_timer_->armed()) return;
+  lists_timer_->arm(
+      std::clamp<std::int64_t>(lists_at_ms_ + kListsMs - loop_.now_ms(), 0, kListsMs));
 }
 
 Status Network::admit(const tls::PeerIdentity& peer, bool up) const {
@@ -166,6 +184,7 @@ void Network::take_rows(std::vector<store::LogRow> rows) {
   }
   push_all();
   drop_dead();
+  lists_due();
 }
 
 void Network::push(Peer& peer) {

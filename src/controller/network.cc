@@ -81,6 +81,7 @@ Status Network::load() {
   TRY_ASSIGN(auto mac_key, keys_.secret("tokens", random_));
   door_ = std::make_unique<pki::TokenDoor>(authority_, std::move(mac_key));
   renewals_ = std::make_unique<pki::RenewalDoor>(authority_, life_s_, grace_s_);
+  status_ = std::make_unique<pki::StatusDesk>(authority_, keys_);
   TRY(load_certificates());
   if (const auto ok = upkeep(); !ok) {
     // A full disk is no reason to refuse what is still good; the next hour tries again.
@@ -95,7 +96,8 @@ Status Network::load() {
         return signer_chain_.front().not_after();
       },
       *this, clock_, random_, url_, random_.hex(8),
-      [this] { return metrics_ ? metrics_() : std::string(); }, life_s_, renewals_.get()});
+      [this] { return metrics_ ? metrics_() : std::string(); }, life_s_, renewals_.get(),
+      status_.get()});
   open_ = true;
   return {};
 }
@@ -167,6 +169,25 @@ Result<bool> Network::renew(const std::string& file, const std::string& key_name
   return true;
 }
 
+Status Network::renew_responders() {
+  const std::int64_t now_ms = clock_.unix_ms();
+  {
+    TRY_ASSIGN(auto tx, store_->begin(id_, now_ms));
+    TRY_ASSIGN(const bool made, status_->renew(*tx, now_ms, random_));
+    if (made) {
+      TRY(tx->audit("system", "certificate.renew", "ocsp", {}));
+      TRY(tx->commit());
+    }
+  }
+  TRY_ASSIGN(const auto tx, store_->read(id_));
+  return status_->use(*tx);
+}
+
+Status Network::refresh_lists() {
+  TRY_ASSIGN(const auto tx, store_->read(id_));
+  return status_->refresh(*tx, clock_.unix_ms());
+}
+
 Status Network::upkeep() {
   // What one of them renewed is put to use even where the other fails.
   const auto rest_renewed = renew(kRestFile, "rest", pki::Profile::kController);
@@ -193,6 +214,8 @@ Status Network::upkeep() {
   }
   TRY(end_unproven());
   TRY(warn_of_ends());
+  TRY(renew_responders());
+  TRY(refresh_lists());
   if (!open_)
     return rest_renewed && signer_renewed
                ? Status{}

@@ -21,6 +21,7 @@
 #include "loop/loop.h"
 #include "pki/enroll.h"
 #include "pki/renew.h"
+#include "pki/status.h"
 #include "replica/writer.h"
 #include "tls/peer_identity.h"
 
@@ -145,6 +146,11 @@ class Network final : public lane::LaneOwner, public api::Live {
   void run_renewals();
   [[nodiscard]] std::vector<wire::Renewed> answer_renewals(const std::vector<Renewing>& batch);
   [[nodiscard]] wire::Renewed answer(const Renewing& of, Result<pki::RenewalDoor::Outcome> done);
+  /// Makes the revocation lists, at most once a minute: now, or when that is over.
+  void lists_due();
+  Status refresh_lists();
+  /// Responders of status requests, where they are due.
+  Status renew_responders();
   // usage.cc
   void on_usage(Peer& peer, wire::Usage usage);
   void ack_usage(std::uint64_t lane, const wire::Usage& usage);
@@ -172,6 +178,7 @@ class Network final : public lane::LaneOwner, public api::Live {
   pki::AuthorityPtr authority_;
   std::unique_ptr<pki::TokenDoor> door_;
   std::unique_ptr<pki::RenewalDoor> renewals_;
+  std::unique_ptr<pki::StatusDesk> status_;
   crypto::SignerPtr signer_key_;
   std::unique_ptr<api::Api> api_;
 
@@ -186,6 +193,8 @@ class Network final : public lane::LaneOwner, public api::Live {
   TokenBucket refusals_{1.0 / 60, 20};  // audited: strangers must not fill it
   std::unique_ptr<loop::Timer> head_timer_;
   std::unique_ptr<loop::Timer> upkeep_timer_;
+  std::unique_ptr<loop::Timer> lists_timer_;
+  std::int64_t lists_at_ms_ = 0;  ///< made last
   std::move_only_function<void()> on_certificates_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 

@@ -60,13 +60,14 @@ Result<TokenDoor::Enrolled> TokenDoor::enroll(store::Transaction& tx, std::strin
   if (token_id.empty() || token_id.size() > 128) return fail(Errc::kTokenUnknown, "no token");
   TRY_ASSIGN(auto row, tx.enrollment_by_mac(mac(token_id)));
   if (!row) return fail(Errc::kTokenUnknown, "no such token in this network");
+  TRY_ASSIGN(auto identity, tx.identity(row->identity));
+  // Its tokens died with it; that it is gone says more.
+  if (identity && identity->removed_ms != 0) return fail(Errc::kIdentityInactive, row->identity);
   if (row->revoked_ms != 0) return fail(Errc::kTokenRevoked, "token " + row->id);
   if (row->used_ms != 0) return fail(Errc::kTokenUsed, "token " + row->id + "; make a new one");
   if (now_ms >= row->expires_ms)
     return fail(Errc::kTokenExpired, "token " + row->id + "; make a new one");
-  TRY_ASSIGN(auto identity, tx.identity(row->identity));
-  if (!identity || identity->removed_ms != 0 || identity->standing != store::Standing::kActive ||
-      identity->kind != row->kind)
+  if (!identity || identity->standing != store::Standing::kActive || identity->kind != row->kind)
     return fail(Errc::kIdentityInactive, row->identity);
   TRY_ASSIGN(const auto csr, crypto::parse_csr(csr_bytes));
 

@@ -238,6 +238,26 @@ TEST_F(PkiTest, SecondEnrolmentKillsTheFirst) {
 TEST_F(PkiTest, RoutersHearOfWhatDiedBeforeItsDeviceComesBack) {
   const auto device = add("dev1");
   const auto issued = must(enroll(token(device), csr())).issued;
+  // What routers know follows from the rows, at any time.
+  const auto rows_say = [&] {
+    auto ops = must(snapshot_ops(*must(db->read(kNet)), kNow));
+    std::ranges::sort(ops);
+    return ops;
+  };
+  const auto log_says = [&] {
+    auto tx = must(db->read(kNet));
+    std::map<std::string, Bytes> rows;
+    for (const auto& row : must(tx->log_after(0, 1'000))) {
+      const auto bytes = must(wire::decode_log_entry(row.entry)).op;
+      const auto op = must(wire::decode_state_op(bytes));
+      const auto* i = std::get_if<wire::IdentityState>(&op.op);
+      rows[i != nullptr ? i->id : std::get<wire::RevokedCertificate>(op.op).serial] = bytes;
+    }
+    std::vector<Bytes> ops;
+    for (auto& [id, bytes] : rows) ops.push_back(std::move(bytes));
+    std::ranges::sort(ops);
+    return ops;
+  };
   const auto unused = token(device);
   const auto apply =
       [&](const std::function<Status(store::Transaction&, store::Identity)>& change) {
@@ -246,6 +266,7 @@ TEST_F(PkiTest, RoutersHearOfWhatDiedBeforeItsDeviceComesBack) {
         ok(change(*tx, *must(tx->identity("dev1"))));
         ok(tx->audit("t", "change", "dev1"));
         ok(tx->commit());
+        EXPECT_EQ(rows_say(), log_says());
         std::vector<wire::StateOp> ops;
         auto read = must(db->read(kNet));
         for (const auto& row : must(read->log_after(from, 100)))

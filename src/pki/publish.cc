@@ -138,7 +138,15 @@ Result<std::vector<Bytes>> snapshot_ops(const store::Transaction& tx, std::int64
   for (const auto& i : identities) add({state_of(i, i.changed_ms)});
   TRY_ASSIGN(const auto revoked, tx.revoked_certificates(now_ms / 1000));
   for (const auto& c : revoked)
-    add({wire::RevokedCertificate{c.serial, c.not_after_s * 1000, c.revoked_ms, c.superseded}});
+    if (c.told)
+      add({wire::RevokedCertificate{c.serial, c.not_after_s * 1000, c.revoked_ms, c.superseded}});
+  TRY_ASSIGN(const auto authorities, tx.authorities());
+  for (const auto& a : authorities) {
+    if (a.revoked_ms == 0) continue;
+    TRY_ASSIGN(const auto certificate, crypto::Certificate::from_der(a.certificate));
+    add({wire::RevokedCertificate{certificate.serial_hex(), certificate.not_after() * 1000,
+                                  a.revoked_ms, false}});
+  }
   return ops;
 }
 

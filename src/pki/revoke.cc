@@ -10,7 +10,9 @@
 namespace sally::pki {
 namespace {
 
-Status publish_certificate(store::Transaction& tx, const store::CertificateRow& row) {
+Status tell(store::Transaction& tx, store::CertificateRow row) {
+  row.told = true;
+  TRY(tx.put_certificate(row));
   TRY(tx.append_op(wire::encode(wire::StateOp{wire::RevokedCertificate{
       row.serial, row.not_after_s * 1000, row.revoked_ms, row.superseded}})));
   return {};
@@ -37,8 +39,7 @@ Status revoke_certificate(store::Transaction& tx, store::CertificateRow row, std
   row.revoked_ms = now_ms;
   row.superseded = superseded;
   row.reason = superseded ? store::Reason::kSuperseded : reason;
-  TRY(tx.put_certificate(row));
-  return publish_certificate(tx, row);
+  return tell(tx, std::move(row));
 }
 
 Result<std::size_t> revoke_certificates(store::Transaction& tx, std::string_view identity,
@@ -62,7 +63,15 @@ Result<Revoked> revoke_identity(store::Transaction& tx, store::Identity identity
   ++identity.credential_epoch;
   TRY(tx.put_identity(identity));
   TRY(publish_identity(tx, identity, now_ms));
-  TRY_ASSIGN(out.certificates, tx.revoke_certificates_of(identity.id, reason));
+  // Routers know those that were superseded as such.
+  TRY_ASSIGN(const auto rows, tx.certificates_of(identity.id));
+  for (const auto& row : rows) {
+    if (!row.superseded || ended(row, now_ms)) continue;
+    TRY(revoke_certificate(tx, row, now_ms, false, reason));
+    ++out.certificates;
+  }
+  TRY_ASSIGN(const auto others, tx.revoke_certificates_of(identity.id, reason));
+  out.certificates += others;
   TRY(tx.revoke_enrollments_of(identity.id));
   out.devices = 1;
   return out;
@@ -81,7 +90,7 @@ Status resume_identity(store::Transaction& tx, store::Identity identity, std::in
   if (identity.standing == store::Standing::kRevoked) {
     TRY_ASSIGN(const auto rows, tx.certificates_of(identity.id));
     for (const auto& row : rows)
-      if (row.revoked_ms != 0 && !ended(row, now_ms)) TRY(publish_certificate(tx, row));
+      if (row.revoked_ms != 0 && !row.told && !ended(row, now_ms)) TRY(tell(tx, row));
   }
   identity.standing = store::Standing::kActive;
   TRY(tx.put_identity(identity));

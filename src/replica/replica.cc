@@ -120,10 +120,10 @@ Status Replica::take_snapshot(const wire::StateUpdate& update, const trust::Cont
     // the same.
     if (head->version != next.version_ || head->hash != next.hash_)
       return fail(Errc::kGap, "snapshot head of another version");
-    if (update.snapshot_head != material_.snapshot_head &&
-        crypto::sha256(next.tables_.snapshot()) != head->snapshot_hash) {
+    if (update.snapshot_head == material_.snapshot_head) return {};
+    next.tables_.forget_ended(head->time_ms);
+    if (crypto::sha256(next.tables_.snapshot()) != head->snapshot_hash)
       return fail(Errc::kDiverged, "version " + std::to_string(head->version));
-    }
     return {};
   }
   if (head->snapshot_hash != crypto::sha256(update.snapshot)) return fail(Errc::kSnapshot, "hash");

@@ -545,6 +545,41 @@ TEST(Replica, ALateReaderGetsASnapshotAndADivergedOneNotices) {
   EXPECT_EQ(code(p.replica.apply(head, p.now)), "replica.diverged");
 }
 
+TEST(Replica, RevokedCertificatesThatHaveEndedAreForgotten) {
+  Pair p;
+  constexpr std::int64_t kDay = 86'400'000;
+  for (int i = 0; i < 300; ++i) {
+    const wire::RevokedCertificate row{std::to_string(i), p.now + (i % 2 == 0 ? kDay : 9 * kDay),
+                                       5};
+    ASSERT_EQ(code(p.writer.append({row})), "ok");
+  }
+  ASSERT_EQ(code(p.sync()), "ok");
+  ASSERT_EQ(code(p.sync()), "ok");
+  EXPECT_EQ(p.writer.tables().revoked().size(), 300U);
+  Replica late(world().anchors);  // does not hear of the next compaction
+  ASSERT_EQ(code(late.apply(p.writer.update_for(0, {}, p.now).value(), p.now)), "ok");
+
+  p.now += 3 * kDay;
+  const auto more = [&](const std::string& id) {
+    for (int i = 0; i < 300; ++i)
+      ASSERT_EQ(code(p.writer.append(router(id + std::to_string(i)))), "ok");
+    ASSERT_EQ(code(p.sync()), "ok");
+    ASSERT_EQ(code(p.sync()), "ok");
+  };
+  more("r");
+  EXPECT_EQ(p.writer.tables().revoked().size(), 150U);
+  EXPECT_FALSE(p.replica.state()->serial_revoked("0"));
+  EXPECT_TRUE(p.replica.state()->serial_revoked("1"));
+  // Whoever missed it gets there at the next one.
+  more("s");
+  for (int i = 0; i < 2; ++i) {
+    const auto u = p.writer.update_for(late.state()->version(), late.state()->hash(), p.now);
+    ASSERT_EQ(code(late.apply(u.value(), p.now)), "ok");
+  }
+  EXPECT_FALSE(late.state()->serial_revoked("0"));
+  EXPECT_TRUE(late.state()->serial_revoked("1"));
+}
+
 TEST(Writer, RefusesABrokenStore) {
   auto w = make_writer();
   const auto first = LogWriter::make_entry(1, router("r-1"));

@@ -42,6 +42,14 @@ class ShardedMap {
   void put(const std::string& id, T row) {
     if (change(place(id)).insert_or_assign(id, std::move(row)).second) ++size_;
   }
+  /// Takes away the rows for which `f(row)`.
+  template <typename F>
+  void erase_if(F f) {
+    for (std::size_t i = 0; i < kShards; ++i) {
+      const auto gone = [&](const auto& row) { return f(row.second); };
+      if (std::ranges::any_of(*shards_[i], gone)) size_ -= std::erase_if(change(i), gone);
+    }
+  }
   /// `f(id, row)` for all rows by id in byte order.
   template <typename F>
   void for_each(F f) const {

@@ -63,6 +63,13 @@ Status Tables::apply(const wire::StateOp& op, std::string_view network) {
   return {};
 }
 
+void Tables::forget_ended(std::int64_t now_ms) {
+  constexpr std::int64_t kLaterMs = 24LL * 3600 * 1000;  // whatever anybody's clock says
+  revoked_.erase_if([&](const wire::RevokedCertificate& row) {
+    return row.not_after_ms != 0 && row.not_after_ms + kLaterMs < now_ms;
+  });
+}
+
 Bytes Tables::snapshot() const {
   wire::Snapshot s;
   s.ops.reserve(rows());

@@ -29,6 +29,9 @@ class Tables {
   using Map = std::map<std::string, T, std::less<>>;
 
   Status apply(const wire::StateOp& op, std::string_view network);
+  /// Forgets revoked certificates that have ended: in a snapshot of that time there are none. The
+  /// writer and its readers do it at the same heads.
+  void forget_ended(std::int64_t now_ms);
   /// The ops that make these tables from nothing, in one canonical order.
   [[nodiscard]] Bytes snapshot() const;
 

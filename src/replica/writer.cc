@@ -63,6 +63,7 @@ std::uint64_t LogWriter::compact_every() const {
 Status LogWriter::refresh_snapshot_head(std::int64_t now_ms) {
   snapshot_head_.clear();
   snapshot_version_ = version_;  // a failure is not tried again at once
+  tables_.forget_ended(now_ms);
   snapshot_ = tables_.snapshot();
   if (snapshot_.size() > kMaxSnapshot)
     return fail(Errc::kTooLarge, std::to_string(snapshot_.size()), Source::kLocal);

@@ -87,6 +87,8 @@ struct CertificateRow {
   std::string request;       ///< a renewed one: SHA-256 of the request, hex; unique
   std::string issuer;        ///< name of its Authority
   Reason reason = Reason::kUnspecified;
+  bool told =
+      false;  ///< its revocation is in the change log, not merely that of its identity or CA
 };
 
 /// One that outsiders must hear of.

@@ -109,7 +109,7 @@ class Transaction {
   virtual Status put_identity(const Identity& row) = 0;
   virtual Status put_certificate(const CertificateRow& row) = 0;
   /// Revokes those of an identity, or of an authority by its name, that have not ended and are not
-  /// revoked, or merely superseded; how many.
+  /// revoked; how many. Routers are not told of each.
   virtual Result<std::uint64_t> revoke_certificates_of(std::string_view identity,
                                                        Reason reason) = 0;
   virtual Result<std::uint64_t> revoke_certificates_by(std::string_view issuer, Reason reason) = 0;

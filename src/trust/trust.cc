@@ -72,8 +72,13 @@ Result<crypto::VerifiedPath> validate(ByteView leaf, ByteView issuing,
 
 Status SignerSet::add(const wire::SignerChain& chain, const Anchors& anchors, std::int64_t now_s) {
   // The same comes with every update: validated once, it stays valid for as long as its times say.
-  for (const auto& [id, entry] : keys_)
-    if (entry.chain == chain && now_s >= entry.from_s && now_s <= entry.until_s) return {};
+  for (const auto& [id, entry] : keys_) {
+    const auto& path = entry.path;
+    if (entry.chain == chain && path.network == anchors.network &&
+        std::ranges::contains(anchors.roots, path.root) && now_s >= entry.from_s &&
+        now_s <= entry.until_s)
+      return {};
+  }
   TRY_ASSIGN(auto path, validate(chain.leaf, chain.issuing,
                                  path_policy(anchors, crypto::Purpose::kSigner,
                                              crypto::Role::kSigner, now_s)));
@@ -82,23 +87,25 @@ Status SignerSet::add(const wire::SignerChain& chain, const Anchors& anchors, st
       std::max({path.leaf.not_before(), path.issuing.not_before(), path.root.not_before()});
   const auto until =
       std::min({path.leaf.not_after(), path.issuing.not_after(), path.root.not_after()});
-  keys_.insert_or_assign(id, Entry{std::move(path.leaf), chain, from, until});
+  keys_.insert_or_assign(id, Entry{std::move(path), chain, from, until});
   return {};
 }
 
 void SignerSet::remove_serial(std::string_view serial_hex) {
-  std::erase_if(keys_, [&](const auto& e) { return e.second.leaf.serial_hex() == serial_hex; });
+  std::erase_if(keys_,
+                [&](const auto& e) { return e.second.path.leaf.serial_hex() == serial_hex; });
 }
 
 void SignerSet::remove_revoked(const Revocation& revocation) {
-  std::erase_if(
-      keys_, [&](const auto& e) { return revocation.serial_revoked(e.second.leaf.serial_hex()); });
+  std::erase_if(keys_, [&](const auto& e) {
+    return revocation.serial_revoked(e.second.path.leaf.serial_hex());
+  });
 }
 
 Result<crypto::PublicKey> SignerSet::find(const wire::KeyId& id, std::int64_t now_s) const {
   const auto it = keys_.find(id);
   if (it == keys_.end()) return fail(Errc::kUnknownKey, to_hex(id));
-  const auto& leaf = it->second.leaf;
+  const auto& leaf = it->second.path.leaf;
   if (now_s < leaf.not_before() || now_s > leaf.not_after())
     return fail(Errc::kSignerExpired, leaf.serial_hex());
   return leaf.public_key();

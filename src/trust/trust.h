@@ -106,9 +106,9 @@ class SignerSet {
 
  private:
   struct Entry {
-    crypto::Certificate leaf;
+    crypto::VerifiedPath path;
     wire::SignerChain chain;
-    std::int64_t from_s;  ///< of the whole path
+    std::int64_t from_s;  ///< all three certificates are valid
     std::int64_t until_s;
   };
   std::map<wire::KeyId, Entry> keys_;

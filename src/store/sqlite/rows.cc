@@ -64,6 +64,7 @@ CertificateRow read_certificate(Statement& s) {
   r.request = s.text();
   r.issuer = s.text();
   r.reason = static_cast<Reason>(s.i64());
+  r.told = s.i64() != 0;
   return r;
 }
 

@@ -12,7 +12,7 @@
 namespace sally::store {
 namespace {
 
-constexpr std::array<const char*, 5> kMigrations{
+constexpr std::array<const char*, 6> kMigrations{
 #include "store/migrations/0001_initial.sql.inc"
     ,
 #include "store/migrations/0002_usage.sql.inc"
@@ -20,8 +20,10 @@ constexpr std::array<const char*, 5> kMigrations{
 #include "store/migrations/0003_renewal.sql.inc"
     ,
 #include "store/migrations/0004_revocation.sql.inc"
-      ,
+    ,
 #include "store/migrations/0005_audit_base.sql.inc"
+    ,
+#include "store/migrations/0006_told.sql.inc"
 };
 
 constexpr std::uint64_t kAll = 1'000'000;
@@ -33,7 +35,7 @@ constexpr std::uint64_t kAll = 1'000'000;
   "t.network=identities.network AND t.identity=identities.id ORDER BY tag))"
 #define CERTIFICATE_COLUMNS                                                                      \
   "serial, identity, profile, key_hash, not_before_s, not_after_s, issued_ms, revoked_ms, der, " \
-  "used_ms, superseded, request, issuer, reason"
+  "used_ms, superseded, request, issuer, reason, told"
 #define ENROLLMENT_COLUMNS \
   "id, token_mac, identity, kind, created_ms, expires_ms, used_ms, revoked_ms"
 #define SERVICE_COLUMNS \
@@ -357,27 +359,28 @@ class SqliteTransaction final : public Transaction {
     auto s = change(
         "INSERT INTO certificates(network, serial, identity, profile, key_hash, not_before_s, "
         "not_after_s, "
-        "issued_ms, revoked_ms, der, used_ms, superseded, request, issuer, reason) "
-        "VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(network, serial) DO UPDATE SET "
+        "issued_ms, revoked_ms, der, used_ms, superseded, request, issuer, reason, told) "
+        "VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(network, serial) DO UPDATE SET "
         "revoked_ms=excluded.revoked_ms, used_ms=excluded.used_ms, "
-        "superseded=excluded.superseded, request=excluded.request, reason=excluded.reason");
+        "superseded=excluded.superseded, request=excluded.request, reason=excluded.reason, "
+        "told=excluded.told");
     s << r.serial << r.identity << r.profile << r.key_hash << r.not_before_s << r.not_after_s
       << r.issued_ms << r.revoked_ms << ByteView(r.der) << r.used_ms
       << static_cast<std::int64_t>(r.superseded) << r.request << r.issuer
-      << static_cast<std::int64_t>(r.reason);
+      << static_cast<std::int64_t>(r.reason) << static_cast<std::int64_t>(r.told);
     return run(s);
   }
   Result<std::uint64_t> revoke_certificates_of(std::string_view identity, Reason reason) override {
     auto s = change(
-        "UPDATE certificates SET revoked_ms=?2, reason=?3, superseded=0 WHERE network=?1 AND "
-        "identity=?4 AND (revoked_ms=0 OR superseded=1) AND not_after_s > ?2 / 1000");
+        "UPDATE certificates SET revoked_ms=?2, reason=?3 WHERE network=?1 AND "
+        "identity=?4 AND revoked_ms=0 AND not_after_s > ?2 / 1000");
     s << now_ms_ << static_cast<std::int64_t>(reason) << identity;
     return run_many(s);
   }
   Result<std::uint64_t> revoke_certificates_by(std::string_view issuer, Reason reason) override {
     auto s = change(
-        "UPDATE certificates SET revoked_ms=?2, reason=?3, superseded=0 WHERE network=?1 AND "
-        "issuer=?4 AND (revoked_ms=0 OR superseded=1) AND not_after_s > ?2 / 1000");
+        "UPDATE certificates SET revoked_ms=?2, reason=?3 WHERE network=?1 AND "
+        "issuer=?4 AND revoked_ms=0 AND not_after_s > ?2 / 1000");
     s << now_ms_ << static_cast<std::int64_t>(reason) << issuer;
     return run_many(s);
   }
