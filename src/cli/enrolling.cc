@@ -54,7 +54,7 @@ Error in_the_way(const std::string& path, const std::string& whose) {
 Result<std::optional<identity::Identity>> free_for(const std::string& path,
                                                    const identity::Token& token) {
   if (!fs::exists(path)) return std::nullopt;
-  auto now = identity::load(path);
+  auto now = identity::load(path, identity::Files::kLeaveHardware);
   if (!now) return fail(in_the_way(path, "another identity"));
   if (now->id != token.subject || token.network.str() != now->network.str())
     return fail(in_the_way(path, now->name));

@@ -263,7 +263,8 @@ Status expose(const Common& c, const ServiceOptions& o) {
   std::string new_token;
   if (host.empty()) {
     if (fs::exists(dir + "/" + kIdentityFile)) {
-      TRY_ASSIGN(const auto identity, identity::load(dir + "/" + kIdentityFile));
+      TRY_ASSIGN(const auto identity,
+                 identity::load(dir + "/" + kIdentityFile, identity::Files::kLeaveHardware));
       host = identity.name;
     } else {
       char name[256] = {};

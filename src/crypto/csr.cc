@@ -5,6 +5,7 @@
 #include <openssl/x509v3.h>
 
 #include "base/text.h"
+#include "crypto/elsewhere.h"
 #include "crypto/ossl.h"
 
 namespace sally::crypto {
@@ -109,10 +110,12 @@ Result<std::string> make_csr(const Signer& signer, std::string_view common_name)
                                  -1, 0) != 1 ||
       X509_REQ_set_version(req.get(), X509_REQ_VERSION_1) != 1 ||
       X509_REQ_set_subject_name(req.get(), name.get()) != 1 ||
-      X509_REQ_set_pubkey(req.get(), signer.public_key().native()) != 1 ||
-      X509_REQ_sign(req.get(), signer.native(), md) <= 0 ||
-      PEM_write_bio_X509_REQ(bio.get(), req.get()) != 1)
+      X509_REQ_set_pubkey(req.get(), signer.public_key().native()) != 1)
     return fail(Errc::kKeyOperation, "certificate request: " + ossl_error(), Source::kLocal);
+  TRY(signing("certificate request", [&] {
+    return X509_REQ_sign(req.get(), signer.native(), md) > 0 &&
+           PEM_write_bio_X509_REQ(bio.get(), req.get()) == 1;
+  }));
   char* data = nullptr;
   const long n = BIO_get_mem_data(bio.get(), &data);
   return std::string(data, static_cast<std::size_t>(n));

@@ -8,6 +8,9 @@
 #include <utility>
 #include <vector>
 
+#include "crypto/errc.h"
+#include "crypto/ossl.h"
+
 namespace sally::crypto {
 namespace {
 
@@ -87,12 +90,23 @@ Errand::~Errand() {
   shared_->done = nullptr;
 }
 
+std::atomic<bool> Pausing::possible = false;
+
 Pausing::Scope::Scope(Pausing* pausing) : before_(std::exchange(current_pausing, pausing)) {}
 Pausing::Scope::~Scope() {
   current_pausing = before_;
 }
 Pausing* Pausing::current() {
   return current_pausing;
+}
+
+Status signing(std::string_view what, const std::function<bool()>& call) {
+  Pausing note;
+  const Pausing::Scope scope(&note);
+  if (call()) return {};
+  const std::string library = ossl_error();
+  if (note.error) return fail(std::move(*note.error).at(what));
+  return fail(Errc::kKeyOperation, std::string(what) + ": " + library, Source::kLocal);
 }
 
 }  // namespace sally::crypto

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string_view>
 
 #include "base/error.h"
 
@@ -42,6 +44,8 @@ class Pausing {
   };
   /// What the innermost Scope of this thread allows; null: nothing, sign here and now.
   static Pausing* current();
+  /// That the library can leave a call, on stacks of our size; else slow keys sign here and now.
+  static std::atomic<bool> possible;
 
   std::function<void()> wake;
   /// The call is not wanted any more: its signature fails, without waiting.
@@ -49,5 +53,9 @@ class Pausing {
   /// Why the last signature failed.
   std::optional<Error> error;
 };
+
+/// Runs a call of the library that signs, and says why it failed: what the token says where there
+/// is one.
+Status signing(std::string_view what, const std::function<bool()>& call);
 
 }  // namespace sally::crypto

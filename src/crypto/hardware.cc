@@ -322,7 +322,8 @@ OSSL_LIB_CTX* library() {
     SALLY_CHECK(made != nullptr);
     SALLY_CHECK(OSSL_PROVIDER_add_builtin(made, kProvider, provider_init) == 1);
     SALLY_CHECK(OSSL_PROVIDER_load(made, kProvider) != nullptr);
-    (void)ASYNC_set_mem_functions(stack_new, stack_free);
+    Pausing::possible =
+        ASYNC_is_capable() == 1 && ASYNC_set_mem_functions(stack_new, stack_free) == 1;
     return made;
   }();
   return context;

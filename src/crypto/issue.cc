@@ -5,6 +5,7 @@
 
 #include <array>
 
+#include "crypto/elsewhere.h"
 #include "crypto/ossl.h"
 
 namespace sally::crypto {
@@ -190,8 +191,7 @@ Result<Certificate> sign_certificate(const CertSpec& spec, const PublicKey& subj
       X509_set_pubkey(x.get(), subject.native()) != 1 ||
       !add_extensions(x.get(), spec, subject, issuer))
     return fail(Errc::kBadSpec, "certificate fields: " + ossl_error(), Source::kInternal);
-  if (X509_sign(x.get(), issuer_key.native(), md) <= 0)
-    return fail(Errc::kKeyOperation, "signing: " + ossl_error(), Source::kLocal);
+  TRY(signing("certificate", [&] { return X509_sign(x.get(), issuer_key.native(), md) > 0; }));
   // Parsed again from its encoding, so that what we return is what everybody else will read.
   return Certificate::from_der(to_der(i2d_X509, x.get()));
 }

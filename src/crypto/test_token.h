@@ -33,8 +33,8 @@ class TestToken final : public Token {
   TestToken(FileKeyPtr key, std::shared_ptr<Controls> controls)
       : key_(std::move(key)), controls_(std::move(controls)) {}
   [[nodiscard]] Result<Bytes> sign_digest(ByteView digest) const override {
-    // NOLINTNEXTLINE(sally-sleep): a chip that takes this long
-    std::this_thread::sleep_for(std::chrono::milliseconds(controls_->sign_ms));
+    const auto time = std::chrono::milliseconds(controls_->sign_ms);
+    std::this_thread::sleep_for(time);  // NOLINT(sally-sleep): a chip that takes this long
     if (controls_->gone)
       return fail(Errc::kTokenMissing, "the token was pulled out", Source::kLocal, true);
     PkeyCtxPtr ctx(EVP_PKEY_CTX_new(key_->native(), nullptr));

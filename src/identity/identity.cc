@@ -23,7 +23,7 @@ Result<std::string> material(const std::string& value, const char* what, Files f
   if (value.starts_with("-----BEGIN ")) return value;
   if (value.starts_with(kPem)) return value.substr(kPem.size());
   const std::string path = value.starts_with(kFile) ? value.substr(kFile.size()) : value;
-  if (path.starts_with('/') && files == Files::kFollow) {
+  if (path.starts_with('/') && files != Files::kRefuse) {
     auto text = fs::read_text(path, kMaxFile);
     if (!text) return fail(Errc::kKeyUnavailable, std::string(what) + ": " + text.error().text());
     return text;
@@ -36,6 +36,7 @@ Result<std::string> material(const std::string& value, const char* what, Files f
 }
 
 Result<crypto::SignerPtr> open_key(const std::string& text, Files files) {
+  if (crypto::names_hardware(text) && files == Files::kLeaveHardware) return nullptr;
   if (crypto::names_hardware(text) && files == Files::kFollow) {
     auto key = crypto::open_key(text);
     if (!key) return fail(std::move(key).error().at("id.key"));
@@ -144,7 +145,7 @@ Result<Identity> from_json(std::string_view text, Files files) {
   if (!chain) return fail(Errc::kBadFile, "id.cert: " + chain.error().text());
   // Other clients store leaf and intermediates in any order: the leaf is the one of our key.
   const auto leaf = std::find_if(chain->begin(), chain->end(), [&](const auto& c) {
-    return c.public_key() == out.key->public_key();
+    return out.key == nullptr ? !c.is_ca() : c.public_key() == out.key->public_key();
   });
   if (leaf == chain->end())
     return fail(Errc::kMismatch, "no certificate in id.cert belongs to id.key");
@@ -194,9 +195,9 @@ Result<Identity> from_json(std::string_view text, Files files) {
   return out;
 }
 
-Result<Identity> load(const std::string& path) {
+Result<Identity> load(const std::string& path, Files files) {
   TRY_ASSIGN(std::string text, fs::read_text(path, kMaxFile));
-  auto identity = from_json(text);
+  auto identity = from_json(text, files);
   wipe(text);
   if (!identity) return fail(std::move(identity).error().at(path));
   return identity;

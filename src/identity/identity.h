@@ -51,11 +51,12 @@ struct Identity {
 Result<std::string> to_json(const Identity& identity);
 /// Total. Accepts the forms of other clients too ("pem:", "file:///path", ztAPI with a path). A key
 /// in hardware (key_name.h) is opened. kBadFile, kMismatch, kKeyUnavailable, for hardware the codes
-/// of open_key.h; not whether it is expired. kRefuse: neither files nor hardware are touched.
-enum class Files : std::uint8_t { kFollow, kRefuse };
+/// of open_key.h; not whether it is expired. kLeaveHardware: for who wants to know whose file it
+/// is; `key` is null where it is in hardware. kRefuse: neither files nor hardware are touched.
+enum class Files : std::uint8_t { kFollow, kLeaveHardware, kRefuse };
 Result<Identity> from_json(std::string_view text, Files files = Files::kFollow);
 
-Result<Identity> load(const std::string& path);
+Result<Identity> load(const std::string& path, Files files = Files::kFollow);
 /// Mode 0600, atomic.
 Status save(const Identity& identity, const std::string& path);
 

@@ -121,8 +121,16 @@ TEST(IdentityFile, FormsOfOtherClientsAndRefusals) {
   std::string hardware = good;
   hardware.replace(key_at, key_end - key_at, "pkcs11:///usr/lib/x.so?pin=1234");
   const auto refused = from_json(hardware);
-  EXPECT_EQ(code(refused), "identity.key_unavailable");
+  EXPECT_EQ(code(refused), "crypto.bad_key_name");
   EXPECT_EQ(refused.error().text().find("1234"), std::string::npos);
+  hardware.replace(key_at, hardware.find('"', key_at) - key_at, "tpm:/k?device=/nowhere/tpm");
+  EXPECT_EQ(code(from_json(hardware)), "crypto.key_missing");
+  EXPECT_EQ(code(from_json(hardware, Files::kRefuse)), "identity.key_unavailable");
+  const auto whose = from_json(hardware, Files::kLeaveHardware);
+  ASSERT_TRUE(whose) << whose.error().text();
+  EXPECT_EQ(whose->id, "dev-1");
+  EXPECT_EQ(whose->key, nullptr);
+  EXPECT_NE(must(from_json(good, Files::kLeaveHardware)).key, nullptr);
 }
 
 // ---- enrolment against a small controller on src/http --------------------------

@@ -116,11 +116,18 @@ struct Session::Impl {
     if (error) return {IoKind::kError, 0};
     if (ERR_peek_error() != 0) ERR_clear_error();
     errno = 0;
-    waits_for_key = false;
-    const crypto::Pausing::Scope scope(pausing.get());
+    if (pausing) return run_for_key(call);
     const int rc = call();
     if (rc > 0) return {IoKind::kOk, 0};
     return classify(rc);
+  }
+
+  template <typename Call>
+  Io run_for_key(Call call) {
+    waits_for_key = false;
+    const crypto::Pausing::Scope scope(pausing.get());
+    const int rc = call();
+    return rc > 0 ? Io{IoKind::kOk, 0} : classify(rc);
   }
 
   Status verify(X509_STORE_CTX* store) {
@@ -260,7 +267,7 @@ void Session::abandon() {
 }
 
 void Session::on_key(std::function<void()> wake) {
-  if (!impl_->pausing) return;
+  if (!impl_->pausing || !crypto::Pausing::possible) return;
   impl_->pausing->wake = std::move(wake);
   SSL_set_mode(impl_->ssl.get(), SSL_MODE_ASYNC);
 }

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keys that never leave a token or a TPM: enrolled, connected, hosting, renewing, pulled out, missing."""
+import base64
 import json
+import os
 import re
 import socket
 import subprocess
+import threading
 
 import pytest
-from hardware import PIN, SoftToken, SoftTpm
-from harness import SALLY, Failed, Net, echo_server, sally, wait_for
+from hardware import PIN, SOFTHSM, SoftToken, SoftTpm
+from harness import BIN, SALLY, Failed, Net, echo_server, pids_of, sally, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +161,86 @@ def test_a_key_that_could_leave_is_refused(net, token, tmp_path):
     assert failed.value.error["code"] == "crypto.key_may_leave"
 
 
+class Capture:
+    """Everything that goes over loopback, into a file."""
+
+    def __init__(self, path):
+        self.path, self.ended = path, threading.Event()
+        self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        self.socket.bind(("lo", 0))
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 20)
+        self.socket.settimeout(0.1)
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def run(self):
+        with open(self.path, "wb") as out:
+            while not self.ended.is_set():
+                try:
+                    out.write(self.socket.recv(1 << 17))
+                except TimeoutError:
+                    pass
+
+    def close(self):
+        self.ended.set()
+        self.thread.join()
+        self.socket.close()
+
+
+def disk_of(device, out):
+    """The device's folder as bytes, and what its base64 holds."""
+    with open(out, "wb") as f:
+        for path in sorted(device.dir.rglob("*")):
+            if not path.is_file():
+                continue
+            data = path.read_bytes()
+            f.write(data + b"\0" * (-len(data) % 4))
+            for block in re.findall(rb"-----BEGIN [A-Z0-9 ]+-----(.*?)-----END", data.replace(b"\\u000a", b"").replace(b"\\n", b""), re.S):
+                raw = base64.b64decode(block)
+                f.write(raw + b"\0" * (-len(raw) % 4))
+
+
+def memory_of(pid, out):
+    """All that the process could write to: its heap, stacks and data."""
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as mem, open(out, "wb") as f:
+        for line in maps:
+            span, rights, *_ = line.split()
+            if not rights.startswith("rw"):
+                continue
+            begin, end = (int(x, 16) for x in span.split("-"))
+            try:
+                mem.seek(begin)
+                f.write(mem.read(end - begin))
+            except OSError:
+                pass
+
+
+def test_the_private_key_is_nowhere(net, token, tpm, tmp_path):
+    with echo_server() as target:
+        capture = Capture(tmp_path / "lo.cap")
+        try:
+            kinds = {"file": ("file", {}), "token": (token.name("scan"), token.env), "tpm": (tpm.key, {})}
+            devices = {kind: net.device(f"scan-{kind}", ["scan"], key=key, env=env) for kind, (key, env) in kinds.items()}
+            net.expose(target, "scan", devices["file"], "#scan")
+            for device in devices.values():
+                assert ping(device.forward("scan")) == b"ping"
+            found = {}
+            for kind, device in devices.items():
+                cert = tmp_path / f"{kind}.pem"
+                cert.write_text(json.loads(device.identity.read_text())["id"]["cert"])
+                agent = pids_of(device.dir)["sally-agent"]
+                disk_of(device, tmp_path / "disk")
+                memory_of(agent[0], tmp_path / "memory")
+                for place in ("disk", "memory", "lo.cap"):
+                    run = subprocess.run([BIN / "key-scan", cert, tmp_path / place], capture_output=True, text=True, timeout=300, check=False)
+                    assert run.returncode in (0, 1) and "windows" in run.stdout, run
+                    found[kind, place] = run.returncode == 1
+        finally:
+            capture.close()
+    # The scan sees what is there to be seen: the key that is a file.
+    assert [at for at, yes in found.items() if yes] == [("file", "disk"), ("file", "memory")], found
+
+
 def test_keys_in_hardware_renew_themselves():
     net, token, tpm = Net(controller_options="--certificate-life 60"), SoftToken(), SoftTpm()
     try:
@@ -176,3 +259,38 @@ def test_keys_in_hardware_renew_themselves():
         net.close()
         token.close()
         tpm.close()
+
+
+def test_the_authorities_in_a_token():
+    token = SoftToken("ca")
+    os.environ.update(token.env)  # of the network's programs
+    ca = token.name("x").replace(";object=x", "")
+    net = None
+    try:
+        net = Net(options=("--ca-key", ca, "--router-key", token.name("router")))
+        with echo_server() as target:
+            server, pump = net.device("server"), net.device("pump", ["sensors"])
+            net.expose(target, "plant", server, "#sensors")
+            assert ping(pump.forward("plant")) == b"ping"
+        keys = sorted(p.name for p in (net.context / "controller/keys").iterdir())
+        assert keys == ["rest.key", "signer.key", "tokens.key"]
+        assert json.loads((net.context / "router/identity.json").read_text())["id"]["key"].startswith("pkcs11:token=ca;object=router?")
+        objects = token.run("pkcs11-tool", "--module", SOFTHSM, "--token-label", "ca", "--login", "--pin", PIN, "--list-objects", "--type", "privkey")
+        for name in ("root", "devices-1", "infrastructure-1"):
+            assert f".sally-{name}" in objects
+        # Without the token nothing starts, and no other authority is made.
+        sally("down", "--dir", net.context)
+        token.pull_out()
+        run = subprocess.run([BIN / "sally-controller", "--dir", net.context / "controller"], capture_output=True, text=True, timeout=30, check=False)
+        assert run.returncode == 1 and "crypto.token_missing" in run.stderr
+        run = subprocess.run([BIN / "sally-router", "--dir", net.context / "router", "--listen", "127.0.0.1:0"], capture_output=True, text=True, timeout=30, check=False)
+        assert run.returncode == 2 and "crypto.token_missing" in run.stderr
+        token.plug_in()
+        sally("up", "--dir", net.context, "--detach")
+        wait_for(lambda: net.device("late").status()["online"], what="a certificate by the token again")
+    finally:
+        if net:
+            net.close()
+        token.close()
+        for name in token.env:
+            del os.environ[name]

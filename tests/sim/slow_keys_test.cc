@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+// Devices whose keys are in a chip that takes its time: everything they sign is waited for beside
+// the loop, on which the whole network of this test runs.
+#include <gtest/gtest.h>
+
+#include "crypto/test_token.h"
+#include "world.h"
+
+namespace sally::sim {
+namespace {
+
+constexpr int kSignMs = 300;
+
+class SlowChips : public ::testing::Test {
+ protected:
+  SlowChips() {
+    world.controller.put_device("host", {"servers"});
+    world.controller.put_device("pump", {"sensors"});
+    world.controller.put_service("s-1", "plant-mqtt", {"#sensors"}, {"#servers"});
+    server.echo = true;
+  }
+  void SetUp() override {
+#ifdef SALLY_THREAD_SANITIZER
+    GTEST_SKIP() << "paused calls are not followed by ThreadSanitizer";
+#endif
+  }
+  ~SlowChips() override {
+    flow.reset();
+    server.streams.clear();
+    pump.reset();
+    host.reset();
+  }
+  std::unique_ptr<Device> device(const std::string& id, crypto::TokenKey& token,
+                                 const crypto::Certificate& leaf) {
+    auto material = world.material(id, {nullptr, leaf});
+    material.key = token.key;
+    return std::make_unique<Device>(world.loop, std::move(material));
+  }
+  /// Both devices, on line and hosting.
+  void start() {
+    host = device("host", host_token, host_leaf.cert);
+    binding = host->engine->bind("plant-mqtt", 0, server);
+    pump = device("pump", pump_token, pump_leaf.cert);
+    ASSERT_TRUE(world.until(
+        [&] { return !world.controller.terminators.empty() && pump->engine->online(); }));
+  }
+  void sign_in(int ms) {
+    host_token.controls->sign_ms = ms;
+    pump_token.controls->sign_ms = ms;
+  }
+
+  World world;
+  crypto::TestLeaf host_leaf = world.pki.leaf(crypto::Role::kDevice, "host");
+  crypto::TestLeaf pump_leaf = world.pki.leaf(crypto::Role::kDevice, "pump");
+  crypto::TokenKey host_token{host_leaf.key};
+  crypto::TokenKey pump_token{pump_leaf.key};
+  TestHost server;
+  std::uint64_t binding = 0;
+  std::unique_ptr<Device> host, pump;
+  std::unique_ptr<Recorder> flow;
+};
+
+TEST_F(SlowChips, LanesBindingsDialsAndRenewalsLeaveTheLoopAlone) {
+  sign_in(kSignMs);
+  world.controller.life_s = 3'600;
+  std::int64_t longest_ms = 0;
+  std::int64_t last_ms = world.loop.now_ms();
+  loop::Timer tick(world.loop.timers(), [&] {
+    longest_ms = std::max(longest_ms, world.loop.now_ms() - last_ms);
+    last_ms = world.loop.now_ms();
+    tick.arm(2);
+  });
+  tick.arm(2);
+  start();
+  auto circuit = world.dial(*pump, "plant-mqtt");
+  ASSERT_TRUE(circuit && *circuit) << (circuit ? circuit->error().text() : "no answer");
+  flow = std::make_unique<Recorder>(std::move(**circuit));
+  flow->send(as_bytes("ping"));
+  ASSERT_TRUE(world.until([&] { return flow->received == 4; }));
+  pump->engine->renew_within(0);
+  ASSERT_TRUE(world.until([&] { return world.controller.used.size() >= 3; }));
+  EXPECT_EQ(pump->engine->renewer().count(), 1u);
+  // The lane, the certificate's use told; the dial's proof and its inner handshake; the renewal's
+  // request and envelope, and its use.
+  EXPECT_EQ(pump_token.controls->signatures, 7);
+  EXPECT_GE(host_token.controls->signatures, 3);
+  EXPECT_LT(longest_ms, kSignMs / 2);
+}
+
+TEST_F(SlowChips, APulledTokenFailsTheDialAndNotTheLane) {
+  start();
+  auto circuit = world.dial(*pump, "plant-mqtt");
+  ASSERT_TRUE(circuit && *circuit);
+  flow = std::make_unique<Recorder>(std::move(**circuit));
+  pump_token.controls->gone = true;
+  auto refused = world.dial(*pump, "plant-mqtt");
+  ASSERT_TRUE(refused && !*refused);
+  EXPECT_TRUE(refused->error().is(sdk::Errc::kIdentity)) << refused->error().text();
+  EXPECT_NE(refused->error().text().find("crypto.token_missing"), std::string::npos);
+  // The host's: its half of the inner handshake.
+  pump_token.controls->gone = false;
+  host_token.controls->gone = true;
+  refused = world.dial(*pump, "plant-mqtt");
+  ASSERT_TRUE(refused && !*refused);
+  EXPECT_TRUE(pump->engine->online() && host->engine->online());
+  flow->send(as_bytes("ping"));
+  EXPECT_TRUE(world.until([&] { return flow->received == 4; }));
+  host_token.controls->gone = false;
+  auto again = world.dial(*pump, "plant-mqtt");
+  EXPECT_TRUE(again && *again);
+  EXPECT_EQ(pump->engine->connects(), 1u);
+}
+
+// The router goes while both ends sign; and the devices while theirs do.
+TEST_F(SlowChips, LanesAndDevicesGoWhileTheirKeysSign) {
+  start();
+  sign_in(kSignMs);
+  std::optional<Result<std::unique_ptr<sdk::Circuit>>> done;
+  pump->engine->dial("plant-mqtt", {}, 20'000,
+                     [&](Result<std::unique_ptr<sdk::Circuit>> r) { done.emplace(std::move(r)); });
+  (void)world.until([] { return false; }, kSignMs / 4);
+  world.router.reset();
+  world.start_router();
+  // The proof for the router of before is not used; the host may not have bound itself again yet.
+  ASSERT_TRUE(world.until([&] { return done.has_value(); }, 30'000));
+  EXPECT_TRUE(*done || done->error().is(sdk::Errc::kNoHost)) << done->error().text();
+  if (*done) (**done)->abort(wire::ResetCode::kClosed);
+  ASSERT_TRUE(world.until([&] { return !host->engine->binding_error(binding); }));
+  auto circuit = world.dial(*pump, "plant-mqtt");
+  ASSERT_TRUE(circuit && *circuit) << (circuit ? circuit->error().text() : "no answer");
+  circuit.reset();
+  done.reset();
+  pump->engine->dial("plant-mqtt", {}, 20'000,
+                     [&](Result<std::unique_ptr<sdk::Circuit>> r) { done.emplace(std::move(r)); });
+  (void)world.until([] { return false; }, kSignMs / 4);
+  pump.reset();
+  ASSERT_TRUE(done && !*done);
+  host.reset();
+  (void)world.until([] { return false; }, 2 * kSignMs);
+}
+
+}  // namespace
+}  // namespace sally::sim
