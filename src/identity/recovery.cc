@@ -22,7 +22,7 @@ RecoveryDoor::RecoveryDoor(loop::Loop& loop, std::string url, const trust::Ancho
       clock_(clock),
       learn_(std::move(learn)) {}
 
-bool RecoveryDoor::send(const wire::Renew& request,
+bool RecoveryDoor::send(const std::string& id, wire::Renew request,
                         std::function<void(const wire::Renewed&)> answer) {
   if (busy_ || url_.empty()) return false;
   auto context =
@@ -34,7 +34,8 @@ bool RecoveryDoor::send(const wire::Renew& request,
   http::RequestOptions o;
   o.method = "POST";
   o.headers.add("Content-Type", "application/octet-stream");
-  const Bytes body = wire::encode(wire::Control{request});
+  request.id = id;
+  const Bytes body = wire::encode(wire::Control{std::move(request)});
   o.body = {body.begin(), body.end()};
   o.context = std::move(*context);
   o.max_response = kMaxAnswer;

@@ -29,8 +29,10 @@ class RecoveryDoor {
   /// All references outlive it.
   RecoveryDoor(loop::Loop& loop, std::string url, const trust::Anchors& anchors, const Clock& clock,
                std::function<void(std::int64_t)> learn);
-  /// One at a time: false while another one is under way, or without a controller.
-  bool send(const wire::Renew& request, std::function<void(const wire::Renewed&)> answer);
+  /// As `id`, since no router says it. One at a time: false while another one is under way, or
+  /// without a controller.
+  bool send(const std::string& id, wire::Renew request,
+            std::function<void(const wire::Renewed&)> answer);
   [[nodiscard]] bool known() const { return !url_.empty(); }
   /// Why the last one came to nothing; empty after an answer.
   [[nodiscard]] const std::string& last_error() const { return last_error_; }

@@ -21,6 +21,7 @@ constexpr std::int64_t kAnswerMs = 30'000;
 constexpr std::int64_t kFirstPauseMs = 2'000;
 constexpr std::int64_t kMaxPauseMs = 1'800'000;
 constexpr std::int64_t kMostApartMs = 600'000;
+constexpr int kRefusalsMeant = 20;
 constexpr std::int64_t kMinApartMs = 60'000;
 constexpr std::uint64_t kMaxWithinMs = 30ULL * 86'400'000;
 constexpr std::uint64_t kSteps = 1'000'000;
@@ -105,7 +106,7 @@ void Renewer::plan() {
 
 void Renewer::on_up() {
   request_ = 0;  // its answer went with the older lane
-  refused_ = false;
+  refusals_ = 0;
   if (use_untold_) {
     timer_.arm(kAnswerMs);
     ask(true);
@@ -115,9 +116,17 @@ void Renewer::on_up() {
 }
 
 void Renewer::on_refused() {
-  if (request_ != 0) return;
-  refused_ = true;
-  timer_.arm(0);
+  ++refusals_;
+  // Not at its own next moment: that may be minutes away.
+  if (request_ == 0 && (refusals_ == 1 || refusals_ == kRefusalsMeant)) timer_.arm(0);
+}
+
+// A router that knows nothing yet refuses as well: that alone is no reason.
+bool Renewer::may_recover() const {
+  if (!hooks_.recover || refusals_ == 0) return false;
+  const bool ended =
+      hooks_.ended ? hooks_.ended() : hooks_.time_ms() / 1000 >= current_.chain.front().not_after();
+  return ended || refusals_ >= kRefusalsMeant;
 }
 
 void Renewer::renew_within(std::uint64_t ms) {
@@ -156,8 +165,8 @@ void Renewer::tick() {
     return again(0);
   }
   // Of what no router takes there is no use to tell.
-  const bool tell = use_untold_ && !refused_;
-  if (!tell && !refused_ && hooks_.time_ms() < due_ms()) return plan();
+  const bool tell = use_untold_ && refusals_ == 0;
+  if (!tell && refusals_ == 0 && hooks_.time_ms() < due_ms()) return plan();
   if (!tell && look()) return;
   timer_.arm(kAnswerMs);
   ask(tell);
@@ -202,8 +211,9 @@ void Renewer::asked(bool use, Result<Bytes> envelope) {
   }
   std::uint64_t number = 0;
   while (number == 0) number = random_.below(UINT64_MAX);
-  if (!hooks_.send({.request = number, .id = {}, .serial = {}, .envelope = std::move(*envelope)},
-                   use))
+  const wire::Renew message{
+      .request = number, .id = {}, .serial = {}, .envelope = std::move(*envelope)};
+  if (!hooks_.send(message) && (use || !may_recover() || !hooks_.recover(message)))
     return again(0);  // no lane, and no other way now
   request_ = number;
   tells_use_ = use;
@@ -259,7 +269,7 @@ void Renewer::on_renewed(const wire::Renewed& answer) {
   wished_ms_ = 0;
   ++count_;
   renewed_at_ms_ = loop_.now_ms();
-  refused_ = false;
+  refusals_ = 0;
   use_untold_ = true;
   backoff_.reset();
   log::info("identity.renewed",

@@ -45,8 +45,8 @@ Result<Credential> kept_in_file(const std::string& path);
 class Renewer {
  public:
   struct Hooks {
-    /// False: no way there now. `use`: it tells of a use, which only a lane proves.
-    std::function<bool(wire::Renew message, bool use)> send;
+    /// False: no lane.
+    std::function<bool(wire::Renew message)> send;
     /// Time of the lane.
     std::function<std::int64_t()> time_ms;
     /// Makes it durable before it is used: after a crash one of the two is there.
@@ -55,6 +55,11 @@ class Renewer {
     std::function<Status(const Credential& fresh)> use;
     /// What another process of the identity may have kept meanwhile; none: there is no other.
     std::function<Result<Credential>()> kept{};
+    /// The controller's own door, for whom no lane comes up since the certificate is not taken; the
+    /// answer comes to on_renewed. False: not now. None: there is no such way.
+    std::function<bool(wire::Renew message)> recover{};
+    /// The certificate has ended, as far as can be known; none: by time_ms.
+    std::function<bool()> ended{};
   };
   Renewer(loop::Loop& loop, Random& random, std::string id, crypto::Role role,
           const trust::Anchors& anchors, Credential current, Hooks hooks);
@@ -62,8 +67,8 @@ class Renewer {
   /// The lane is there again.
   void on_up();
   void on_renewed(const wire::Renewed& answer);
-  /// No lane, since the certificate is not taken: where it has ended, or by the router's doing, the
-  /// owner may know another way.
+  /// No lane, since the certificate is not taken. Where it has ended, or when this comes twenty
+  /// times in a row, the next one is asked for at the recovery door.
   void on_refused();
   /// Takes over what another process has renewed; true where there was something newer. To be
   /// called where the certificate is refused, too.
@@ -81,6 +86,7 @@ class Renewer {
   void tick();
   void ask(bool use);
   void asked(bool use, Result<Bytes> envelope);
+  [[nodiscard]] bool may_recover() const;
   void again(std::int64_t at_least_ms);
   [[nodiscard]] Result<Credential> check(const wire::Renewed& answer) const;
   void told_no(const wire::Renewed& answer);
@@ -100,7 +106,7 @@ class Renewer {
   std::uint64_t request_ = 0;  ///< that we wait for; 0 = none
   bool tells_use_ = false;     ///< it is for a use
   bool use_untold_ = false;
-  bool refused_ = false;  ///< since the last lane
+  int refusals_ = 0;  ///< since the last lane
   std::int64_t wished_ms_ = 0;
   std::optional<std::int64_t> renewed_at_ms_;  ///< by the loop's time
   std::uint64_t apart_ = 0;                    ///< from other processes of the identity, in steps

@@ -32,6 +32,7 @@ void ControlClient::connect() {
         if (!stream) {
           log::debug("router.controller_unreachable",
                      {{"controller", controller_.str()}, {"why", stream.error().text()}});
+          if (stream.error().is(tls::Errc::kPeerRefused)) handler_.on_control_refused();
           retry_later();
           return;
         }
@@ -71,10 +72,13 @@ void ControlClient::on_lane_setup(lane::Lane& lane, std::uint32_t, ByteView) {
   lane.close(Error(lane::Errc::kProtocol, "a SETUP on a control lane"));
 }
 
-void ControlClient::on_lane_down(lane::Lane&, const Error& why) {
+void ControlClient::on_lane_down(lane::Lane& lane, const Error& why) {
   log::warn("router.controller_down", {{"why", why.text()}});
+  // TLS 1.3 tells a client that its certificate is not taken after its handshake is done.
+  const bool refused = !lane.up() && why.is(tls::Errc::kPeerRefused);
   lane_.reset();
   handler_.on_control_down();
+  if (refused) handler_.on_control_refused();
   retry_later();
 }
 

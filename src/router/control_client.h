@@ -23,6 +23,8 @@ class ControlHandler {
   virtual void on_control_up(const wire::Hello& peer) = 0;
   virtual void on_control_message(wire::Control&& message) = 0;
   virtual void on_control_down() = 0;
+  /// The controller does not take our certificate.
+  virtual void on_control_refused() = 0;
 };
 
 /// The router's lane to its controller, dialed outbound and made again whenever it is lost.

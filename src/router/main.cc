@@ -80,6 +80,7 @@ Status take_identity(const std::string& dir, const std::optional<HostPort>& cont
   TRY_ASSIGN(const auto url, http::parse_url(identity.controller));
   o.state_path = dir + "/state";
   o.controller = controller.value_or(HostPort{url.host, url.port});
+  o.controller_url = identity.controller;
   o.network = identity.network.str();
   o.id = identity.id;
   o.chain = identity.chain;

@@ -23,6 +23,8 @@ struct RouterOptions {
   std::string state_path;  ///< where the replicated state is kept
   HostPort listen;         ///< lanes; port 0 = any
   HostPort controller;
+  /// Its URL, for a router whose certificate it does not take any more; may be empty.
+  std::string controller_url{};
   std::string network;
   std::string id;
   std::vector<crypto::Certificate> chain;  ///< leaf, issuing

@@ -50,10 +50,14 @@ Router::Router(loop::Loop& loop, Random& random, RouterOptions options)
       options_(shared_.options),
       replica_(options_.anchors),
       enforced_(replica_.state()),
+      recovery_(loop, options_.controller_url, options_.anchors, loop.clock(),
+                [this](std::int64_t ms) {
+                  if (options_.time != nullptr) options_.time->raise(ms);
+                }),
       renewer_(loop, random, options_.id, crypto::Role::kRouter, options_.anchors,
                {options_.chain, options_.key},
                {.send =
-                    [this](wire::Renew message, bool) {
+                    [this](wire::Renew message) {
                       if (control_ == nullptr || !control_->up() || !carries_renewals_)
                         return false;
                       control_->send({std::move(message)});
@@ -64,7 +68,13 @@ Router::Router(loop::Loop& loop, Random& random, RouterOptions options)
                     [this](const identity::Credential& fresh) {
                       return options_.keep ? options_.keep(fresh) : Status{};
                     },
-                .use = [this](const identity::Credential& fresh) { return use(fresh); }}),
+                .use = [this](const identity::Credential& fresh) { return use(fresh); },
+                .recover =
+                    [this](const wire::Renew& message) {
+                      return recovery_.send(
+                          options_.id, message,
+                          [this](const wire::Renewed& answer) { renewer_.on_renewed(answer); });
+                    }}),
       desk_(loop, [](Call call) { call(); }),
       events_timer_(loop.timers(), [this] { flush_events(); }),
       report_timer_(loop.timers(), [this] { control_->send({shared_.terminators.report()}); }),

@@ -12,6 +12,7 @@
 
 #include "base/chunk.h"
 #include "base/random.h"
+#include "identity/recovery.h"
 #include "replica/replica.h"
 #include "router/control_client.h"
 #include "router/options.h"
@@ -55,6 +56,7 @@ class Router final : public ControlHandler, public Desk {
   void on_control_up(const wire::Hello& peer) override;
   void on_control_message(wire::Control&& message) override;
   void on_control_down() override {}
+  void on_control_refused() override { renewer_.on_refused(); }
 
   // Desk
   void ask_card(unsigned worker, std::string id) override;
@@ -119,6 +121,7 @@ class Router final : public ControlHandler, public Desk {
   replica::Replica replica_;
   replica::StatePtr enforced_;  // by all workers
   std::unique_ptr<ControlClient> control_;
+  identity::RecoveryDoor recovery_;
   identity::Renewer renewer_;
   loop::Inbox<Call> desk_;
   std::vector<Seat> seats_;

@@ -14,8 +14,6 @@ namespace {
 constexpr std::int64_t kShortOutageMs = 60'000;
 constexpr std::int64_t kMaxBackoffShortMs = 2'000;
 constexpr std::int64_t kMaxBackoffLongMs = 15'000;
-// A router that knows nothing yet refuses too; this often in a row it is meant.
-constexpr int kRefusalsMeant = 3;
 // Of what is signed anew every day, one write is enough.
 constexpr std::int64_t kKeepTimeMs = 12LL * 3'600'000;
 
@@ -42,15 +40,24 @@ Engine::Engine(loop::Loop& loop, Random& random, Material material,
                 [this](std::int64_t ms) { clock_.learn(ms); }),
       renewer_(loop, random, material_.id, crypto::Role::kDevice, material_.anchors,
                {material_.chain, material_.key},
-               {.send = [this](const wire::Renew& message,
-                               bool tells_use) { return send_renewal(message, tells_use); },
+               {.send =
+                    [this](const wire::Renew& message) {
+                      if (!online() || !renewals_) return false;
+                      lane_->send_control({message});
+                      return true;
+                    },
                 .time_ms = [this] { return online() ? lane_->time_ms() : clock_.guess_ms(); },
                 .keep =
                     [this](const identity::Credential& fresh) {
                       return material_.keep ? material_.keep(fresh) : Status{};
                     },
                 .use = [this](const identity::Credential& fresh) { return use(fresh); },
-                .kept = material_.kept}),
+                .kept = material_.kept,
+                .recover = [this](const wire::Renew& message) { return recover(message); },
+                .ended =
+                    [this] {
+                      return clock_.in_doubt() || clock_.unix_ms() >= end_of(material_.chain);
+                    }}),
       retry_timer_(loop.timers(), [this] { connect(); }) {
   random_.fill(process_epoch_);
   offline_since_ms_ = loop_.now_ms();
@@ -131,7 +138,6 @@ Status Engine::use(const identity::Credential& fresh) {
   }
   clock_.raise(fresh.chain.front().not_before() * 1000);
   clock_.set_end(end_of(fresh.chain));
-  refusals_ = 0;
   if (lane_ == nullptr) {
     backoff_.reset();
     retry_timer_.arm(0);
@@ -139,18 +145,9 @@ Status Engine::use(const identity::Credential& fresh) {
   return {};
 }
 
-// Over the lane; by the controller's own door where no router lets us in with what we have.
-bool Engine::send_renewal(const wire::Renew& message, bool tells_use) {
-  if (online()) {
-    if (!renewals_) return false;
-    lane_->send_control({message});
-    return true;
-  }
-  const bool ended = clock_.in_doubt() || clock_.unix_ms() >= end_of(material_.chain);
-  if (tells_use || refusals_ == 0 || (!ended && refusals_ < kRefusalsMeant)) return false;
-  wire::Renew own = message;
-  own.id = material_.id;  // no router says it for us
-  return recovery_.send(own, [this](const wire::Renewed& answer) {
+bool Engine::recover(const wire::Renew& message) {
+  if (lane_ != nullptr) return false;
+  return recovery_.send(material_.id, message, [this](const wire::Renewed& answer) {
     if (answer.error.empty()) log::info("sdk.recovered", {{"controller", material_.controller}});
     renewer_.on_renewed(answer);
   });
@@ -226,16 +223,13 @@ void Engine::retry_later() {
 
 void Engine::note_refusal(bool refused) {
   refused_ = refused;
-  refusals_ = refused ? refusals_ + 1 : 0;
-  // Not before the next tick of its own: it may wait for minutes.
-  if (refusals_ == 1 || refusals_ == kRefusalsMeant) renewer_.on_refused();
+  if (refused) renewer_.on_refused();
 }
 
 void Engine::on_lane_up(lane::Lane& lane, const wire::Hello& peer) {
   since_ms_ = loop_.clock().unix_ms();
   last_error_.clear();
   refused_ = false;
-  refusals_ = 0;
   services_known_ = false;
   learn_time();
   ++connects_;

@@ -144,7 +144,7 @@ class Engine final : public lane::LaneOwner {
     std::unique_ptr<loop::Timer> deadline;
   };
 
-  [[nodiscard]] bool send_renewal(const wire::Renew& message, bool use);
+  [[nodiscard]] bool recover(const wire::Renew& message);
   /// What the router's time says, while it can be right.
   void learn_time();
   void note_signed_time(std::int64_t ms);
@@ -208,7 +208,6 @@ class Engine final : public lane::LaneOwner {
   std::string last_error_;
   bool renewals_ = false;  // this router carries them
   bool refused_ = false;   // the last router we reached did not want this identity
-  int refusals_ = 0;       // in a row
   bool whole_chain_ = false;  ///< the issuing certificate is shown to routers too
 
   trust::SignerSet signers_;

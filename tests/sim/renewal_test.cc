@@ -251,14 +251,18 @@ class Door {
     } else if (std::abs(request.time_ms - now_ms()) > 300'000) {
       reply.error = "pki.request_time";
     } else {
-      auto spec = world_.pki.leaf_spec(crypto::Role::kDevice, request.id);
+      const bool router = request.id == "r-1";
+      auto spec =
+          world_.pki.leaf_spec(router ? crypto::Role::kRouter : crypto::Role::kDevice, request.id);
+      const auto& issuing = router ? world_.pki.infrastructure : world_.pki.devices;
       spec.not_before_s = now_ms() / 1000 - 60;
       spec.not_after_s = now_ms() / 1000 + 3'600;
-      reply.leaf = must(crypto::sign_certificate(spec, must(crypto::parse_csr(request.csr)).key,
-                                                 &world_.pki.devices, *world_.pki.devices_key,
-                                                 system_random()))
-                       .der();
-      reply.issuing = world_.pki.devices.der();
+      reply.leaf =
+          must(crypto::sign_certificate(spec, must(crypto::parse_csr(request.csr)).key, &issuing,
+                                        router ? *world_.pki.infra_key : *world_.pki.devices_key,
+                                        system_random()))
+              .der();
+      reply.issuing = issuing.der();
     }
     http::Response out;
     out.headers.add("sally-time-ms", std::to_string(now_ms()));
@@ -331,6 +335,34 @@ TEST_F(Recovery, WhoIsNotWantedAsksLessAndLess) {
   EXPECT_TRUE(pump->engine->refused());
 }
 
+// A router that was off for months, with an old state: the controller takes its certificate no
+// more.
+TEST(RouterRecovery, ComesBackByItself) {
+  std::string url;
+  std::vector<std::string> kept;
+  World world(1, true, [&](router::RouterOptions& o) {
+    o.controller_url = url;
+    o.keep = [&kept](const identity::Credential& fresh) -> Status {
+      kept.push_back(fresh.chain.front().serial_hex());
+      return {};
+    };
+  });
+  Door door(world);
+  url = door.url();
+  world.controller.put_device("pump", {"sensors"});
+  ASSERT_TRUE(world.until([&] { return world.router->controller_up(); }));
+  auto spec = world.pki.leaf_spec(crypto::Role::kRouter, "r-1");
+  spec.not_before_s = now_ms() / 1000 - 100LL * 86'400;
+  spec.not_after_s = now_ms() / 1000 - 70LL * 86'400;
+  world.router_leaf = world.pki.leaf(spec, false);
+  world.router.reset();
+  world.start_router();
+  ASSERT_TRUE(world.until([&] { return world.router->controller_up(); }));
+  EXPECT_EQ(kept.size(), 1u);
+  auto pump = world.device("pump");
+  EXPECT_TRUE(world.until([&] { return pump->engine->online(); })) << pump->engine->last_error();
+}
+
 // Somebody with a name that fits and a certificate of this network, though not the controller's.
 TEST_F(Recovery, OnlyTheControllerIsBelieved) {
   auto spec = world.pki.leaf_spec(crypto::Role::kRouter, "r-9");
@@ -363,7 +395,7 @@ TEST_F(Recovery, OnlyTheControllerIsBelieved) {
   bool answered = false;
   identity::RecoveryDoor knock(world.loop, "https://127.0.0.1:" + std::to_string(acceptor->port()),
                                anchors, system_clock(), [&](std::int64_t ms) { told = ms; });
-  ASSERT_TRUE(knock.send({.request = 1, .id = "pump", .serial = {}, .envelope = Bytes{1}},
+  ASSERT_TRUE(knock.send("pump", {.request = 1, .id = {}, .serial = {}, .envelope = Bytes{1}},
                          [&](const wire::Renewed&) { answered = true; }));
   ASSERT_TRUE(world.until([&] { return asked > 0 && !knock.last_error().empty(); }));
   EXPECT_NE(knock.last_error().find("not_believed"), std::string::npos) << knock.last_error();

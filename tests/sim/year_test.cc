@@ -128,7 +128,7 @@ class Sleeper {
     renewer = std::make_unique<identity::Renewer>(
         loop_, random_, id_, crypto::Role::kDevice, anchors_, file,
         identity::Renewer::Hooks{
-            .send = [this](const wire::Renew& m, bool use) { return send(m, use); },
+            .send = [this](const wire::Renew& m) { return lane() && send(m, false); },
             .time_ms = [this] { return lane() ? loop_.clock().unix_ms() : clock_->guess_ms(); },
             .keep = [this](const identity::Credential& fresh) -> Status {
               file = fresh;
@@ -139,7 +139,13 @@ class Sleeper {
               clock_->set_end(fresh.chain.front().not_after() * 1000);
               if (!lane()) loop_.defer([this] { come_in(); });
               return {};
-            }});
+            },
+            .recover = [this](const wire::Renew& m) { return send(m, true); },
+            .ended =
+                [this] {
+                  return clock_->in_doubt() ||
+                         clock_->unix_ms() >= file.chain.front().not_after() * 1000;
+                }});
     renewer->start();
     come_in();
   }
@@ -182,9 +188,7 @@ class Sleeper {
       renewer->on_refused();
     }
   }
-  bool send(const wire::Renew& message, bool use) {
-    const bool recovery = !lane();
-    if (recovery && use) return false;
+  bool send(const wire::Renew& message, bool recovery) {
     if (recovery) ++knocks;
     loop_.defer([this, message, recovery] {
       if (renewer == nullptr) return;
@@ -343,8 +347,9 @@ TEST(Year, TenThousandRenewWithoutAHerd) {
     agents[i] = std::make_unique<identity::Renewer>(
         year.loop, year.random, ids[i], crypto::Role::kDevice, anchors, credential,
         identity::Renewer::Hooks{.send =
-                                     [&, i](const wire::Renew& m, bool use) {
-                                       if (use) {  // of a fresh one, at the start
+                                     [&, i](const wire::Renew& m) {
+                                       if (year.clock.unix_ms() <
+                                           kStart + 60'000) {  // the use of a fresh one
                                          year.loop.defer([&, i, number = m.request] {
                                            agents[i]->on_renewed({.request = number, .id = ids[i]});
                                          });
