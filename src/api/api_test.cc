@@ -105,7 +105,8 @@ class ApiTest : public testing::Test {
                                      "i-1",
                                      {},
                                      pki::kRenewingLifeS,
-                                     renewals.get(), desk.get()});
+                                     renewals.get(),
+                                     desk.get()});
   }
   ~ApiTest() override { std::filesystem::remove_all(dir); }
 

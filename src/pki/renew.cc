@@ -77,12 +77,15 @@ Result<RenewalDoor::Checked> RenewalDoor::check(const store::Transaction& tx, By
 
 Status RenewalDoor::check_recovery(const store::Transaction& tx, const Checked& c,
                                    std::int64_t now_ms) const {
-  // Superseded is not revoked: what followed may never have arrived.
-  if (c.row.revoked_ms != 0 && !c.row.superseded)
+  // Superseded is not revoked: what followed may never have arrived. But a key of which any
+  // certificate was revoked gets nothing by an older one.
+  TRY_ASSIGN(const auto rows, tx.certificates_of(c.identity.id));
+  if (std::ranges::any_of(rows, [&](const store::CertificateRow& r) {
+        return r.key_hash == c.row.key_hash && r.revoked_ms != 0 && !r.superseded;
+      }))
     return fail(Errc::kCertificateRevoked, c.row.serial);
   if ((c.row.not_after_s + grace_s_) * 1000 <= now_ms)
     return fail(Errc::kBeyondGrace, c.row.serial);
-  TRY_ASSIGN(const auto rows, tx.certificates_of(c.identity.id));
   // Newest first. The current key is that of the last one in use: not revoked, and not an answer
   // that may never have arrived.
   const auto current = std::ranges::find_if(rows, [](const store::CertificateRow& r) {

@@ -206,8 +206,8 @@ class Engine final : public lane::LaneOwner {
   std::int64_t offline_since_ms_ = 0;
   std::int64_t since_ms_ = 0;
   std::string last_error_;
-  bool renewals_ = false;  // this router carries them
-  bool refused_ = false;   // the last router we reached did not want this identity
+  bool renewals_ = false;     // this router carries them
+  bool refused_ = false;      // the last router we reached did not want this identity
   bool whole_chain_ = false;  ///< the issuing certificate is shown to routers too
 
   trust::SignerSet signers_;

@@ -109,7 +109,8 @@ class Transaction {
   virtual Status put_identity(const Identity& row) = 0;
   virtual Status put_certificate(const CertificateRow& row) = 0;
   /// Revokes those of an identity, or of an authority by its name, that have not ended and are not
-  /// revoked; how many. Routers are not told of each.
+  /// revoked; how many. Routers are not told of each. Those that have ended are marked too, not
+  /// counted: at the recovery door they would still be worth something.
   virtual Result<std::uint64_t> revoke_certificates_of(std::string_view identity,
                                                        Reason reason) = 0;
   virtual Result<std::uint64_t> revoke_certificates_by(std::string_view issuer, Reason reason) = 0;
@@ -136,7 +137,7 @@ class Transaction {
 
   /// What follows, up to end_part, can be undone without the rest. Not nested.
   virtual Status begin_part() = 0;
-  /// Keeps it, or undoes it with what failed in it.
+  /// Keeps it, or undoes it with what failed in it. kNoAudit, or what failed: it is undone too.
   virtual Status end_part(bool keep) = 0;
   /// Durable when it returns success. kNoAudit where rows changed and nobody said why.
   virtual Status commit() = 0;

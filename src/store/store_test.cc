@@ -346,6 +346,29 @@ TEST(Store, KilledWriterKeepsEveryAcknowledgedRow) {
   EXPECT_GE(must(r->verify_chains()), 2 * acknowledged.size());
 }
 
+TEST(Store, APartIsUndoneWithoutTheRest) {
+  auto s = must(open_sqlite(":memory:", kHooks));
+  auto tx = must(s->begin(kA, 10));
+  OK(tx->begin_part());
+  OK(tx->put_identity(device("d1", "pump")));
+  OK(tx->audit("t", "device.add", "d1"));
+  OK(tx->end_part(true));
+  OK(tx->begin_part());
+  OK(tx->put_identity(device("d2", "valve")));
+  EXPECT_FALSE(tx->put_identity(device("d3", "valve"))) << "the name is taken";
+  OK(tx->end_part(false));
+  OK(tx->begin_part());
+  OK(tx->put_identity(device("d4", "tank")));
+  EXPECT_TRUE(tx->end_part(true).error().is(Errc::kNoAudit)) << "of its own, each part";
+  OK(tx->commit());
+  tx.reset();
+  const auto r = must(s->read(kA));
+  EXPECT_TRUE(must(r->identity("d1")));
+  EXPECT_FALSE(must(r->identity("d2")));
+  EXPECT_FALSE(must(r->identity("d4")));
+  EXPECT_TRUE(r->verify_chains());
+}
+
 // ---- the audit: what was altered or taken out is named, and pruning keeps it whole
 
 struct Audited {

@@ -102,3 +102,11 @@ def test_the_scanner_finds_what_is_open():
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wake:
             wake.sendto(b"", ("127.0.0.7", 5683))
         thread.join(5)
+
+
+@pytest.mark.parametrize("what", ["cert", "clock"])
+def test_what_was_made_wrong_is_refused_by_name(what):
+    run = subprocess.run([SALLY, "demo", "--json", "break", what], capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    report = json.loads(run.stdout)
+    assert [p["id"] for p in report["points"]] == [f"break-{what}"] and report["pass"] is True

@@ -72,4 +72,7 @@ class Database {
   std::unordered_map<const char*, sqlite3_stmt*> cache_;
 };
 
+/// Brings the schema up to date; kNewerSchema. Each step is a transaction.
+Status migrate(Database& db);
+
 }  // namespace sally::store

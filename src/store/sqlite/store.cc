@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <mutex>
+#include <utility>
 
 #include "store/sqlite/chains.h"
 #include "store/sqlite/database.h"
@@ -11,20 +12,6 @@
 
 namespace sally::store {
 namespace {
-
-constexpr std::array<const char*, 6> kMigrations{
-#include "store/migrations/0001_initial.sql.inc"
-    ,
-#include "store/migrations/0002_usage.sql.inc"
-    ,
-#include "store/migrations/0003_renewal.sql.inc"
-    ,
-#include "store/migrations/0004_revocation.sql.inc"
-    ,
-#include "store/migrations/0005_audit_base.sql.inc"
-    ,
-#include "store/migrations/0006_told.sql.inc"
-};
 
 constexpr std::uint64_t kAll = 1'000'000;
 
@@ -375,14 +362,26 @@ class SqliteTransaction final : public Transaction {
         "UPDATE certificates SET revoked_ms=?2, reason=?3 WHERE network=?1 AND "
         "identity=?4 AND revoked_ms=0 AND not_after_s > ?2 / 1000");
     s << now_ms_ << static_cast<std::int64_t>(reason) << identity;
-    return run_many(s);
+    TRY_ASSIGN(const std::uint64_t n, run_many(s));
+    auto over = change(
+        "UPDATE certificates SET revoked_ms=?2, reason=?3 WHERE network=?1 AND "
+        "identity=?4 AND revoked_ms=0");
+    over << now_ms_ << static_cast<std::int64_t>(reason) << identity;
+    TRY(run_many(over));
+    return n;
   }
   Result<std::uint64_t> revoke_certificates_by(std::string_view issuer, Reason reason) override {
     auto s = change(
         "UPDATE certificates SET revoked_ms=?2, reason=?3 WHERE network=?1 AND "
         "issuer=?4 AND revoked_ms=0 AND not_after_s > ?2 / 1000");
     s << now_ms_ << static_cast<std::int64_t>(reason) << issuer;
-    return run_many(s);
+    TRY_ASSIGN(const std::uint64_t n, run_many(s));
+    auto over = change(
+        "UPDATE certificates SET revoked_ms=?2, reason=?3 WHERE network=?1 AND "
+        "issuer=?4 AND revoked_ms=0");
+    over << now_ms_ << static_cast<std::int64_t>(reason) << issuer;
+    TRY(run_many(over));
+    return n;
   }
   Result<std::uint64_t> revoke_enrollments_of(std::string_view identity) override {
     auto s = change(
@@ -578,15 +577,15 @@ class SqliteTransaction final : public Transaction {
     return db_.exec("SAVEPOINT part");
   }
   Status end_part(bool keep) override {
-    if (keep && failed_)
-      return fail(Errc::kInternal, "a change of this part failed", Source::kInternal);
-    if (keep && changed_ && !audited_)
-      return fail(Errc::kNoAudit, "a change needs an audit row", Source::kInternal);
-    TRY(db_.exec(keep ? "RELEASE part" : "ROLLBACK TO part; RELEASE part"));
-    failed_ = false;
-    changed_ = part_.changed || (keep && changed_);
-    audited_ = part_.audited || (keep && audited_);
-    return {};
+    const bool whole = !failed_ && (!changed_ || audited_);
+    const bool kept = keep && whole;
+    TRY(db_.exec(kept ? "RELEASE part" : "ROLLBACK TO part; RELEASE part"));
+    const bool failed = std::exchange(failed_, false);
+    changed_ = part_.changed || (kept && changed_);
+    audited_ = part_.audited || (kept && audited_);
+    if (!keep || whole) return {};
+    return failed ? fail(Errc::kInternal, "a change of this part failed", Source::kInternal)
+                  : fail(Errc::kNoAudit, "a change needs an audit row", Source::kInternal);
   }
   Status commit() override {
     if (!open_) return fail(Errc::kInternal, "transaction is over", Source::kInternal);
@@ -659,24 +658,6 @@ class SqliteStore final : public Store {
   SqliteStore(std::unique_ptr<Database> db, const Hooks& hooks)
       : db_(std::move(db)), hooks_(hooks) {}
 
-  Status migrate() {
-    std::int64_t have = 0;
-    {
-      auto s = db_->statement("PRAGMA user_version");
-      TRY(s.step());
-      have = s.i64();
-    }
-    if (have > static_cast<std::int64_t>(kMigrations.size()))
-      return fail(Errc::kNewerSchema,
-                  "database schema " + std::to_string(have) + "; this program knows " +
-                      std::to_string(kMigrations.size()) + ": use a newer version",
-                  Source::kConfig);
-    for (auto n = static_cast<std::size_t>(have); n < kMigrations.size(); ++n)
-      TRY(db_->exec("BEGIN IMMEDIATE;" + std::string(kMigrations[n]) +
-                    "PRAGMA user_version=" + std::to_string(n + 1) + ";COMMIT"));
-    return {};
-  }
-
   Result<std::unique_ptr<Transaction>> begin(const NetworkId& network,
                                              std::int64_t now_ms) override {
     std::unique_lock lock(mutex_);
@@ -711,9 +692,8 @@ class SqliteStore final : public Store {
 
 Result<std::unique_ptr<Store>> open_sqlite(const std::string& path, const Hooks& hooks) {
   TRY_ASSIGN(auto db, Database::open(path));
-  auto store = std::make_unique<SqliteStore>(std::move(db), hooks);
-  TRY(store->migrate());
-  return std::unique_ptr<Store>(std::move(store));
+  TRY(migrate(*db));
+  return std::make_unique<SqliteStore>(std::move(db), hooks);
 }
 
 }  // namespace sally::store
