@@ -454,8 +454,8 @@ TEST_F(RenewalTest, AnIdentityThatRenewsWithoutEndIsToldToWait) {
   EXPECT_TRUE(r.error().retry());
 }
 
-// What pki.md asks for, row by row: each refused, each by a code of its own. A stale snapshot of the
-// state is in src/replica/replica_test.cc (replica.older); claims are not built.
+// What pki.md asks for, row by row: each refused, each by a code of its own. A stale snapshot of
+// the state is in src/replica/replica_test.cc (replica.older); claims are not built.
 TEST_F(RenewalTest, TheNegativeMatrix) {
   std::map<std::string, std::string> said;
   const auto good = request;

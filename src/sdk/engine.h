@@ -206,9 +206,9 @@ class Engine final : public lane::LaneOwner {
   std::int64_t offline_since_ms_ = 0;
   std::int64_t since_ms_ = 0;
   std::string last_error_;
-  bool renewals_ = false;  // this router carries them
-  bool refused_ = false;   // the last router we reached did not want this identity
-  int refusals_ = 0;       // in a row
+  bool renewals_ = false;     // this router carries them
+  bool refused_ = false;      // the last router we reached did not want this identity
+  int refusals_ = 0;          // in a row
   bool whole_chain_ = false;  ///< the issuing certificate is shown to routers too
 
   trust::SignerSet signers_;

@@ -20,7 +20,7 @@ constexpr std::array<const char*, 5> kMigrations{
 #include "store/migrations/0003_renewal.sql.inc"
     ,
 #include "store/migrations/0004_revocation.sql.inc"
-      ,
+    ,
 #include "store/migrations/0005_audit_base.sql.inc"
 };
 
