@@ -5,6 +5,7 @@ import json
 import os
 import re
 import socket
+import struct
 import subprocess
 import threading
 
@@ -162,10 +163,10 @@ def test_a_key_that_could_leave_is_refused(net, token, tmp_path):
 
 
 class Capture:
-    """Everything that goes over loopback, into a file."""
+    """What goes to and from TCP ports on loopback, into a file."""
 
-    def __init__(self, path):
-        self.path, self.ended = path, threading.Event()
+    def __init__(self, path, ports):
+        self.path, self.ports, self.ended = path, ports, threading.Event()
         self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         self.socket.bind(("lo", 0))
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 20)
@@ -177,9 +178,12 @@ class Capture:
         with open(self.path, "wb") as out:
             while not self.ended.is_set():
                 try:
-                    out.write(self.socket.recv(1 << 17))
+                    frame = self.socket.recv(1 << 17)
                 except TimeoutError:
-                    pass
+                    continue
+                tcp = 14 + 4 * (frame[14] & 15)  # after Ethernet and IPv4
+                if frame[12:14] == b"\x08\x00" and self.ports & set(struct.unpack_from("!HH", frame, tcp)):
+                    out.write(frame[tcp:])
 
     def close(self):
         self.ended.set()
@@ -217,7 +221,7 @@ def memory_of(pid, out):
 
 def test_the_private_key_is_nowhere(net, token, tpm, tmp_path):
     with echo_server() as target:
-        capture = Capture(tmp_path / "lo.cap")
+        capture = Capture(tmp_path / "lo.cap", {net.port, net.router_port})
         try:
             kinds = {"file": ("file", {}), "token": (token.name("scan"), token.env), "tpm": (tpm.key, {})}
             devices = {kind: net.device(f"scan-{kind}", ["scan"], key=key, env=env) for kind, (key, env) in kinds.items()}
