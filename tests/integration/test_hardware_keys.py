@@ -277,8 +277,8 @@ def test_the_authorities_in_a_token():
             server, pump = net.device("server"), net.device("pump", ["sensors"])
             net.expose(target, "plant", server, "#sensors")
             assert ping(pump.forward("plant")) == b"ping"
-        keys = sorted(p.name for p in (net.context / "controller/keys").iterdir())
-        assert keys == ["rest.key", "signer.key", "tokens.key"]
+        keys = {p.name for p in (net.context / "controller/keys").iterdir()}
+        assert "rest.key" in keys and not [k for k in keys if k.startswith(("root", "devices", "infrastructure"))]
         assert json.loads((net.context / "router/identity.json").read_text())["id"]["key"].startswith("pkcs11:token=ca;object=router?")
         objects = token.run("pkcs11-tool", "--module", SOFTHSM, "--token-label", "ca", "--login", "--pin", PIN, "--list-objects", "--type", "privkey")
         for name in ("root", "devices-1", "infrastructure-1"):
