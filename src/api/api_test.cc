@@ -631,10 +631,12 @@ TEST_F(CertificatesTest, AreListedShownAndRenewedOnWish) {
   EXPECT_EQ(text(mine[0].as_object(), "serial"), leaf->serial_hex());
   EXPECT_EQ(text(mine[0].as_object(), "state"), "active");
   EXPECT_EQ(text(mine[0].as_object(), "name"), "pump");
-  EXPECT_EQ(
-      call(200, "GET", "/fleet/v1/certificates?ends_within_s=86400").at("items").as_array().size(),
-      0u);
-  EXPECT_EQ(call(200, "GET", "/fleet/v1/certificates?ends_within_s=2678400")
+  EXPECT_EQ(call(200, "GET", "/fleet/v1/certificates?identity=pump&ends_within_s=86400")
+                .at("items")
+                .as_array()
+                .size(),
+            0u);
+  EXPECT_EQ(call(200, "GET", "/fleet/v1/certificates?identity=pump&ends_within_s=2678400")
                 .at("items")
                 .as_array()
                 .size(),
