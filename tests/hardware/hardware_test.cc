@@ -3,10 +3,13 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 
 #include <array>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <map>
 #include <thread>
@@ -15,6 +18,7 @@
 #include "crypto/csr.h"
 #include "crypto/open_key.h"
 #include "crypto/test_token.h"
+#include "loop/fd.h"
 #include "tls/session.h"
 #include "tls/test_tls.h"
 
@@ -57,8 +61,17 @@ class HardwareSoftware : public testing::Test {
     ASSERT_EQ(
         ::posix_spawnp(&tpm(), "swtpm", nullptr, nullptr, const_cast<char**>(args.data()), environ),
         0);
-    for (int i = 0; i < 500 && !fs::exists(dir() + "/tpm.sock"); ++i)
+    for (int i = 0; i < 500 && !tpm_listens(); ++i)
       ::usleep(10'000);  // NOLINT(sally-sleep): another process starts
+  }
+  // The socket's file is there before anybody listens. swtpm serves one connection after the other.
+  static bool tpm_listens() {
+    const loop::Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_un at{};
+    at.sun_family = AF_UNIX;
+    dir().copy(at.sun_path, sizeof at.sun_path - 1);
+    std::strncat(at.sun_path, "/tpm.sock", sizeof at.sun_path - 1 - dir().size());
+    return ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&at), sizeof at) == 0;
   }
   static void stop_tpm() {
     ::kill(tpm(), SIGTERM);
