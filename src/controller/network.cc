@@ -174,10 +174,7 @@ Status Network::renew_responders() {
   {
     TRY_ASSIGN(auto tx, store_->begin(id_, now_ms));
     TRY_ASSIGN(const bool made, status_->renew(*tx, now_ms, random_));
-    if (made) {
-      TRY(tx->audit("system", "certificate.renew", "ocsp", {}));
-      TRY(tx->commit());
-    }
+    if (made) TRY(tx->commit());
   }
   TRY_ASSIGN(const auto tx, store_->read(id_));
   return status_->use(*tx);

@@ -60,9 +60,13 @@ Result<bool> StatusDesk::renew(store::Transaction& tx, std::int64_t now_ms, Rand
     if (have && have->not_before() * 1000 <= now_ms &&
         have->not_after() * 1000 - now_ms > life_ms / 2)
       continue;
-    TRY(authority_->issue(tx, {.id = kIdentity, .dns = {}, .ips = {}}, signer->public_key(),
-                          of_devices ? Profile::kOcspDevices : Profile::kOcspInfrastructure, now_ms,
-                          random));
+    TRY_ASSIGN(const auto issued,
+               authority_->issue(tx, {.id = kIdentity, .dns = {}, .ips = {}}, signer->public_key(),
+                                 of_devices ? Profile::kOcspDevices : Profile::kOcspInfrastructure,
+                                 now_ms, random));
+    TRY(tx.audit("system", "certificate.renew", kIdentity,
+                 "{\"door\":\"upkeep\",\"serial\":\"" + issued.leaf.serial_hex() + "\",\"key\":\"" +
+                     signer->public_key().hash_hex() + "\"}"));
     any = true;
   }
   return any;

@@ -106,19 +106,20 @@ def test_others_accept_what_we_issue(net, tmp_path):
     device = net.device("judged", run=False)
     folder = net.context
     chains = {"device": json.loads(device.identity.read_text())["id"], "admin": json.loads((folder / "admin.json").read_text())["id"]}
-    serials = {c["profile"]: c["serial"] for c in net.sally("cert", "list", "--all")}
-    assert {"device", "admin", "router", "controller", "signer"} <= set(serials)
+    issued = net.sally("cert", "list", "--all")
+    assert {"device", "admin", "router", "controller", "signer", "ocsp"} <= {c["profile"] for c in issued}
     authorities = re.findall("-----BEGIN.*?-----END CERTIFICATE-----\n", chains["device"]["ca"], re.S)
     for i, pem in enumerate(authorities):
         (tmp_path / f"ca{i}.pem").write_text(pem)
     names = {i: run("openssl", "x509", "-in", tmp_path / f"ca{i}.pem", "-noout", "-subject").stdout for i in range(len(authorities))}
     root = next(i for i, s in names.items() if "Root" in s)
-    for profile, serial in serials.items():
-        leaf = tmp_path / f"{profile}.pem"
+    for profile, serial in ((c["profile"], c["serial"]) for c in issued):
+        leaf = tmp_path / f"{profile}-{serial}.pem"
         leaf.write_text(net.sally("cert", "show", serial)[0]["pem"])
-        issuing = next(i for i, s in names.items() if ("Devices" if profile == "device" else "Infrastructure") in s)
+        by = run("openssl", "x509", "-in", leaf, "-noout", "-issuer").stdout.removeprefix("issuer=")
+        issuing = next(i for i, s in names.items() if s.removeprefix("subject=") == by)
         # The signer's purpose is our own: OpenSSL knows no name for it.
-        purpose = [] if profile == "signer" else ["-purpose", "sslclient"]
+        purpose = {"signer": [], "ocsp": ["-purpose", "ocsphelper"]}.get(profile, ["-purpose", "sslclient"])
         verified = run("openssl", "verify", "-x509_strict", "-check_ss_sig", "-CAfile", tmp_path / f"ca{root}.pem", "-untrusted", tmp_path / f"ca{issuing}.pem", *purpose, leaf)
         assert verified.returncode == 0, f"{profile}: {verified.stdout}{verified.stderr}"
         if shutil.which("certtool"):
