@@ -174,8 +174,8 @@ class Parent {
 Status stays(const tpm::Public& pub) {
   constexpr std::uint32_t kMust = tpm::kFixedTpm | tpm::kFixedParent | tpm::kSensitiveDataOrigin |
                                   tpm::kUserWithAuth | tpm::kSign;
-  constexpr std::uint32_t kMustNot = tpm::kRestricted | tpm::kDecrypt;
-  if ((pub.attributes & kMust) == kMust && (pub.attributes & kMustNot) == 0) return {};
+  // A restricted one signs only what the TPM itself says.
+  if ((pub.attributes & kMust) == kMust && (pub.attributes & tpm::kRestricted) == 0) return {};
   return fail(
       Errc::kKeyMayLeave,
       "this TPM key was not made in the TPM, may leave it, or is not for signatures (attributes " +

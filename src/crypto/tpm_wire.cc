@@ -316,7 +316,8 @@ Result<KeyFile> parse_pem(std::string_view text) {
   const ByteView auth = in.take(kEmptyAuth.size());
   if (!in.ok() || !std::equal(type.begin(), type.end(), kLoadable.begin()))
     return fail(Errc::kUnsupportedKey, "TPM key file: not a loadable key", Source::kConfig);
-  if (!std::equal(auth.begin(), auth.end(), kEmptyAuth.begin()))
+  // TRUE is any byte but 0: others do not all write DER's.
+  if (!std::equal(auth.begin(), auth.end() - 1, kEmptyAuth.begin()) || auth.back() == 0)
     return fail(Errc::kUnsupportedKey,
                 "TPM key file: keys with a password or a policy are not read", Source::kConfig);
   const ByteView parent = take_der(in, 0x02);

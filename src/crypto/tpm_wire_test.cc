@@ -5,6 +5,7 @@
 #include <openssl/core_names.h>
 #include <openssl/evp.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "base/fs.h"
@@ -135,6 +136,19 @@ TEST(TpmKeyFiles, AreWrittenAndReadAndOthersRefused) {
   EXPECT_TRUE(refuse({.parent = kOwner, .pub = {}, .priv = {1}}));
   EXPECT_TRUE(refuse({.parent = kOwner, .pub = {1}, .priv = {}}));
   EXPECT_FALSE(parse_pem(must(key->to_pem())));
+  // "No password" as others write it, and a key with one.
+  for (const auto& [said, taken] : {std::pair{0x01, true}, std::pair{0x00, false}}) {
+    const std::string pem = to_pem({.parent = kOwner, .pub = {1}, .priv = {1}});
+    const std::string_view begin = "-----BEGIN TSS2 PRIVATE KEY-----\n";
+    Bytes der = *from_base64(pem.substr(begin.size(), pem.rfind("-----END") - begin.size()));
+    const Bytes empty_auth = {0xA0, 0x03, 0x01, 0x01, 0xFF};
+    const auto at = std::ranges::search(der, empty_auth).begin();
+    ASSERT_NE(at, der.end());
+    at[4] = static_cast<std::uint8_t>(said);
+    EXPECT_EQ(parse_pem(std::string(begin) + to_base64(der) + "\n-----END TSS2 PRIVATE KEY-----")
+                  .has_value(),
+              taken);
+  }
   EXPECT_FALSE(parse_pem("-----BEGIN TSS2 PRIVATE KEY-----\nAA!=\n-----END TSS2 PRIVATE KEY-----"));
 }
 
