@@ -78,9 +78,8 @@ Result<json::value> revoke_certificate(Call& c) {
     return fail(Errc::kInUse, "this certificate is the network's own, and renews itself");
   TRY_ASSIGN(auto rows, c.tx.certificates_of(named->identity));
   std::erase_if(rows, [&](const store::CertificateRow& r) {
-    return r.not_after_s * 1000 <= c.now_ms ||
-           (r.serial != named->serial &&
-            (reason != Reason::kKeyCompromise || r.key_hash != named->key_hash));
+    return r.serial != named->serial &&
+           (reason != Reason::kKeyCompromise || r.key_hash != named->key_hash);
   });
   json::array keys;
   for (const auto& r : rows) {

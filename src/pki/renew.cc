@@ -81,7 +81,8 @@ Status RenewalDoor::check_recovery(const store::Transaction& tx, const Checked& 
   // certificate was revoked gets nothing by an older one.
   TRY_ASSIGN(const auto rows, tx.certificates_of(c.identity.id));
   if (std::ranges::any_of(rows, [&](const store::CertificateRow& r) {
-        return r.key_hash == c.row.key_hash && r.revoked_ms != 0 && !r.superseded;
+        return r.key_hash == c.row.key_hash && r.revoked_ms != 0 &&
+               (!r.superseded || r.reason == store::Reason::kCaCompromise);
       }))
     return fail(Errc::kCertificateRevoked, c.row.serial);
   if ((c.row.not_after_s + grace_s_) * 1000 <= now_ms)

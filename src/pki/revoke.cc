@@ -39,7 +39,8 @@ Status revoke_certificate(store::Transaction& tx, store::CertificateRow row, std
   row.revoked_ms = now_ms;
   row.superseded = superseded;
   row.reason = superseded ? store::Reason::kSuperseded : reason;
-  return tell(tx, std::move(row));
+  // One that has ended opens nothing by itself, but it must not vouch for the next one either.
+  return ended(row, now_ms) ? tx.put_certificate(row) : tell(tx, std::move(row));
 }
 
 Result<std::size_t> revoke_certificates(store::Transaction& tx, std::string_view identity,
@@ -47,9 +48,9 @@ Result<std::size_t> revoke_certificates(store::Transaction& tx, std::string_view
   TRY_ASSIGN(const auto rows, tx.certificates_of(identity));
   std::size_t n = 0;
   for (const auto& row : rows) {
-    if ((row.revoked_ms != 0 && !row.superseded) || ended(row, now_ms)) continue;
+    if (row.revoked_ms != 0 && !row.superseded) continue;
     TRY(revoke_certificate(tx, row, now_ms, false, reason));
-    ++n;
+    if (!ended(row, now_ms)) ++n;
   }
   return n;
 }
@@ -66,7 +67,7 @@ Result<Revoked> revoke_identity(store::Transaction& tx, store::Identity identity
   // Routers know those that were superseded as such.
   TRY_ASSIGN(const auto rows, tx.certificates_of(identity.id));
   for (const auto& row : rows) {
-    if (!row.superseded || ended(row, now_ms)) continue;
+    if (!row.superseded) continue;
     TRY(revoke_certificate(tx, row, now_ms, false, reason));
     ++out.certificates;
   }

@@ -29,7 +29,7 @@ struct Revoked {
 Status revoke_certificate(store::Transaction& tx, store::CertificateRow row, std::int64_t now_ms,
                           bool superseded = false,
                           store::Reason reason = store::Reason::kUnspecified);
-/// All of an identity that goes on; how many.
+/// All of an identity that goes on; how many of them had not ended.
 Result<std::size_t> revoke_certificates(store::Transaction& tx, std::string_view identity,
                                         std::int64_t now_ms, store::Reason reason);
 

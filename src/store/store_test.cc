@@ -180,6 +180,82 @@ TEST(Store, ExpiringNamesActiveIdentitiesByTheirLastCertificate) {
   EXPECT_TRUE(must(must(s->read(kB))->expiring(90, 200, 10)).empty());
 }
 
+// Of an identity, of a batch, of an authority; in one network, and what had ended or died before is
+// left as it was.
+TEST(Store, WhatDiesTogether) {
+  auto s = must(open_sqlite(":memory:", kHooks));
+  for (const auto& network : {kA, kB}) {
+    auto tx = must(s->begin(network, 50'000));
+    for (const char* id : {"d1", "d2", "d3", "d4"}) {
+      auto d = device(id, id);
+      d.batch = id == std::string("d4") ? "" : "lot";
+      d.standing = id == std::string("d3") ? Standing::kSuspended : Standing::kActive;
+      OK(tx->put_identity(d));
+    }
+    const auto certificate = [&](const char* serial, const char* id, std::int64_t not_after,
+                                 std::int64_t revoked, const char* issuer) {
+      CertificateRow c;
+      c.serial = serial;
+      c.identity = id;
+      c.not_after_s = not_after;
+      c.revoked_ms = revoked;
+      c.reason = revoked != 0 ? Reason::kSuperseded : Reason::kUnspecified;
+      c.issuer = issuer;
+      OK(tx->put_certificate(c));
+    };
+    certificate("01", "d1", 100, 0, "devices-1");
+    certificate("02", "d1", 100, 7, "devices-1");  // dead already
+    certificate("03", "d1", 40, 0, "devices-1");   // over
+    certificate("04", "d2", 100, 0, "devices-1");
+    certificate("05", "d3", 100, 0, "devices-1");
+    certificate("06", "d3", 100, 0, "devices-2");
+    for (const char* id : {"t1", "t2"}) {
+      Enrollment e;
+      e.id = id;
+      e.token_mac = to_bytes(std::string_view(id));
+      e.identity = "d1";
+      e.used_ms = id == std::string("t1") ? 6 : 0;
+      OK(tx->put_enrollment(e));
+    }
+    OK(tx->audit("a", "b", "c"));
+    OK(tx->commit());
+  }
+  {
+    auto tx = must(s->begin(kA, 60'000));
+    const auto lot = must(tx->batch("lot"));
+    ASSERT_EQ(lot.size(), 3U);
+    EXPECT_EQ(lot[0].id, "d1");
+    EXPECT_TRUE(must(tx->batch("")).empty());
+    EXPECT_EQ(must(tx->revoke_certificates_of("d1", Reason::kKeyCompromise)), 2U);
+    EXPECT_EQ(must(tx->revoke_enrollments_of("d1")), 1U);
+    EXPECT_EQ(must(tx->revoke_certificates_by("devices-2", Reason::kCaCompromise)), 1U);
+    OK(tx->audit("a", "b", "c"));
+    OK(tx->commit());
+  }
+  {
+    auto r = must(s->read(kA));
+    EXPECT_EQ(must(r->certificate("01"))->revoked_ms, 60'000);
+    EXPECT_EQ(must(r->certificate("01"))->reason, Reason::kKeyCompromise);
+    EXPECT_FALSE(must(r->certificate("01"))->told);
+    EXPECT_EQ(must(r->certificate("02"))->revoked_ms, 7);
+    EXPECT_EQ(must(r->certificate("03"))->revoked_ms, 60'000) << "over, and dead";
+    EXPECT_EQ(must(r->enrollment("t2"))->revoked_ms, 60'000);
+    EXPECT_EQ(must(r->enrollment("t1"))->revoked_ms, 0);
+    // For outsiders: the revoked ones, and those of who is suspended; not what is over.
+    const auto rows = must(r->revoked_by("devices-1", 60));
+    ASSERT_EQ(rows.size(), 3U);
+    EXPECT_EQ(rows[0].serial, "01");
+    EXPECT_EQ(rows[1].reason, Reason::kSuperseded);
+    EXPECT_EQ(rows[2].serial, "05");
+    EXPECT_EQ(rows[2].reason, Reason::kCertificateHold);
+    EXPECT_EQ(must(r->revoked_by("devices-2", 60)).front().reason, Reason::kCaCompromise);
+    EXPECT_TRUE(must(r->revoked_by("devices-1", 100)).empty());
+  }
+  auto other = must(s->read(kB));
+  EXPECT_EQ(must(other->certificate("01"))->revoked_ms, 0);
+  EXPECT_EQ(must(other->enrollment("t2"))->revoked_ms, 0);
+}
+
 TEST(Store, ChangesNeedAnAuditRowAndACommit) {
   auto s = must(open_sqlite(":memory:", kHooks));
   {

@@ -219,7 +219,14 @@ TEST(Route, WrongSignerAndTime) {
   const auto good = *make_route(w.route(setup), *w.router.key);
   EXPECT_EQ(code(verify_route(good, bytes, setup, 1, ctx)), "trust.unknown_router");
   rev.routers = {"r-1"};
-  rev.serials = {w.router.cert.serial_hex()};
+  EXPECT_EQ(code(verify_route(good, bytes, setup, 1, ctx)), "ok");
+  // Its certificate, its CA, itself.
+  for (const auto& serial : {w.router.cert.serial_hex(), w.pki.infrastructure.serial_hex()}) {
+    rev.serials = {serial};
+    EXPECT_EQ(code(verify_route(good, bytes, setup, 1, ctx)), "trust.revoked");
+  }
+  rev.serials.clear();
+  rev.dead = {"r-1"};
   EXPECT_EQ(code(verify_route(good, bytes, setup, 1, ctx)), "trust.revoked");
 
   const auto at = [&](std::int64_t expiry) {

@@ -44,6 +44,7 @@ def serial(net, name):
 
 def flow_again(device, service):
     """A flow, as soon as the device is back: its new card comes a moment after its lane."""
+    wait_for(lambda: device.status().get("online"), seconds=30, what=f"{device.name} on line again")
     port = device.forward(service)
 
     def flow():

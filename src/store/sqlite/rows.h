@@ -9,6 +9,20 @@
 #include "store/model.h"
 #include "store/sqlite/database.h"
 
+// What the functions below read, in that order. Text of statements: literals, because the statement
+// cache keys on their addresses.
+#define IDENTITY_COLUMNS                                                                         \
+  "id, name, kind, standing, credential_epoch, attr_epoch, created_ms, changed_ms, removed_ms, " \
+  "batch, (SELECT group_concat(tag, char(10)) FROM (SELECT tag FROM identity_tags t WHERE "      \
+  "t.network=identities.network AND t.identity=identities.id ORDER BY tag))"
+#define CERTIFICATE_COLUMNS                                                                      \
+  "serial, identity, profile, key_hash, not_before_s, not_after_s, issued_ms, revoked_ms, der, " \
+  "used_ms, superseded, request, issuer, reason, told"
+#define ENROLLMENT_COLUMNS \
+  "id, token_mac, identity, kind, created_ms, expires_ms, used_ms, revoked_ms"
+#define SERVICE_COLUMNS \
+  "id, name, e2e, host_config, intercept_config, version, created_ms, record_until_ms, record"
+
 namespace sally::store {
 
 /// A list in one column.

@@ -8,25 +8,13 @@
 
 #include "store/sqlite/chains.h"
 #include "store/sqlite/database.h"
+#include "store/sqlite/migrations.h"
 #include "store/sqlite/rows.h"
 
 namespace sally::store {
 namespace {
 
 constexpr std::uint64_t kAll = 1'000'000;
-
-// Text of statements: literals, because the statement cache keys on their addresses.
-#define IDENTITY_COLUMNS                                                                         \
-  "id, name, kind, standing, credential_epoch, attr_epoch, created_ms, changed_ms, removed_ms, " \
-  "batch, (SELECT group_concat(tag, char(10)) FROM (SELECT tag FROM identity_tags t WHERE "      \
-  "t.network=identities.network AND t.identity=identities.id ORDER BY tag))"
-#define CERTIFICATE_COLUMNS                                                                      \
-  "serial, identity, profile, key_hash, not_before_s, not_after_s, issued_ms, revoked_ms, der, " \
-  "used_ms, superseded, request, issuer, reason, told"
-#define ENROLLMENT_COLUMNS \
-  "id, token_mac, identity, kind, created_ms, expires_ms, used_ms, revoked_ms"
-#define SERVICE_COLUMNS \
-  "id, name, e2e, host_config, intercept_config, version, created_ms, record_until_ms, record"
 
 class SqliteTransaction final : public Transaction {
  public:
@@ -125,12 +113,14 @@ class SqliteTransaction final : public Transaction {
   }
   Result<std::vector<CertificateRow>> certificates(const CertificateQuery& q,
                                                    Page page) const override {
+    // Responders of status requests belong to nobody, and are there a week at a time.
     auto s = query("SELECT " CERTIFICATE_COLUMNS
-                   " FROM certificates WHERE network=? AND (?='' OR identity=?) AND (?=0 OR "
+                   " FROM certificates WHERE network=? AND (?='' OR identity=?) AND "
+                   "(profile != 'ocsp' OR ?='ocsp') AND (?=0 OR "
                    "(revoked_ms=0 AND not_after_s > ?)) AND (?=0 OR not_after_s < ?) "
                    "ORDER BY not_after_s, serial LIMIT ? OFFSET ?");
-    s << q.identity << q.identity << q.after_s << q.after_s << q.before_s << q.before_s
-      << std::uint64_t{page.limit} << std::uint64_t{page.offset};
+    s << q.identity << q.identity << q.identity << q.after_s << q.after_s << q.before_s
+      << q.before_s << std::uint64_t{page.limit} << std::uint64_t{page.offset};
     return all<CertificateRow>(s, read_certificate);
   }
   Result<std::vector<CertificateRow>> unproven(std::int64_t before_ms,
@@ -359,29 +349,17 @@ class SqliteTransaction final : public Transaction {
   }
   Result<std::uint64_t> revoke_certificates_of(std::string_view identity, Reason reason) override {
     auto s = change(
-        "UPDATE certificates SET revoked_ms=?2, reason=?3 WHERE network=?1 AND "
-        "identity=?4 AND revoked_ms=0 AND not_after_s > ?2 / 1000");
+        "UPDATE certificates SET revoked_ms=?2, reason=?3 WHERE network=?1 AND identity=?4 AND "
+        "revoked_ms=0");
     s << now_ms_ << static_cast<std::int64_t>(reason) << identity;
-    TRY_ASSIGN(const std::uint64_t n, run_many(s));
-    auto over = change(
-        "UPDATE certificates SET revoked_ms=?2, reason=?3 WHERE network=?1 AND "
-        "identity=?4 AND revoked_ms=0");
-    over << now_ms_ << static_cast<std::int64_t>(reason) << identity;
-    TRY(run_many(over));
-    return n;
+    return run_many(s);
   }
   Result<std::uint64_t> revoke_certificates_by(std::string_view issuer, Reason reason) override {
     auto s = change(
-        "UPDATE certificates SET revoked_ms=?2, reason=?3 WHERE network=?1 AND "
-        "issuer=?4 AND revoked_ms=0 AND not_after_s > ?2 / 1000");
+        "UPDATE certificates SET revoked_ms=iif(revoked_ms=0, ?2, revoked_ms), reason=?3 WHERE "
+        "network=?1 AND issuer=?4 AND (revoked_ms=0 OR superseded=1)");
     s << now_ms_ << static_cast<std::int64_t>(reason) << issuer;
-    TRY_ASSIGN(const std::uint64_t n, run_many(s));
-    auto over = change(
-        "UPDATE certificates SET revoked_ms=?2, reason=?3 WHERE network=?1 AND "
-        "issuer=?4 AND revoked_ms=0");
-    over << now_ms_ << static_cast<std::int64_t>(reason) << issuer;
-    TRY(run_many(over));
-    return n;
+    return run_many(s);
   }
   Result<std::uint64_t> revoke_enrollments_of(std::string_view identity) override {
     auto s = change(
