@@ -224,8 +224,8 @@ class Device:
 
 
 class Net:
-    def __init__(self, listen="127.0.0.1", router_options="", options=(), controller_options=""):
-        self.root = Path(tempfile.mkdtemp(prefix="sally-it-"))
+    def __init__(self, listen="127.0.0.1", router_options="", options=(), controller_options="", root=None):
+        self.root = root or Path(tempfile.mkdtemp(prefix="sally-it-"))
         self.dir = self.root
         self.context = self.root / "net"
         self.devices = []

@@ -302,11 +302,9 @@ def fill(folder):
 class NetOn(Net):
     """A network whose folder lies on a disk of ours."""
     def __init__(self, folder):
-        self.root = self.dir = folder / "it"
-        self.root.mkdir()
-        self.context, self.devices = self.root / "net", []
-        self.port, self.router_port = free_ports(2)
-        sally("up", "--dir", self.context, "--name", "127.0.0.1", "--listen", "127.0.0.1", "--port", self.port, "--router-port", self.router_port, "--detach")
+        root = folder / "it"
+        root.mkdir()
+        super().__init__(root=root)
 
 
 def test_a_full_disk_refuses_clearly_and_is_forgotten_when_there_is_space(echo):
