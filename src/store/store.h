@@ -109,8 +109,9 @@ class Transaction {
   virtual Status put_identity(const Identity& row) = 0;
   virtual Status put_certificate(const CertificateRow& row) = 0;
   /// Revokes those of an identity, or of an authority by its name, that are not revoked, those that
-  /// have ended too: at the recovery door they would still be worth something. How many; routers
-  /// are not told of each. Of an authority the superseded ones get the reason as well.
+  /// have ended too: at the recovery door they would still be worth something. How many (of an
+  /// identity: that had not ended); routers are not told of each. Of an authority the superseded
+  /// ones get the reason as well.
   virtual Result<std::uint64_t> revoke_certificates_of(std::string_view identity,
                                                        Reason reason) = 0;
   virtual Result<std::uint64_t> revoke_certificates_by(std::string_view issuer, Reason reason) = 0;

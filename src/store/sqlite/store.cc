@@ -348,11 +348,21 @@ class SqliteTransaction final : public Transaction {
     return run(s);
   }
   Result<std::uint64_t> revoke_certificates_of(std::string_view identity, Reason reason) override {
+    std::uint64_t live = 0;
+    {
+      auto s = query(
+          "SELECT count(*) FROM certificates WHERE network=?1 AND identity=?2 AND revoked_ms=0 AND "
+          "not_after_s > ?3 / 1000");
+      s << identity << now_ms_;
+      TRY(s.step());
+      live = s.u64();
+    }
     auto s = change(
         "UPDATE certificates SET revoked_ms=?2, reason=?3 WHERE network=?1 AND identity=?4 AND "
         "revoked_ms=0");
     s << now_ms_ << static_cast<std::int64_t>(reason) << identity;
-    return run_many(s);
+    TRY(run(s));
+    return live;
   }
   Result<std::uint64_t> revoke_certificates_by(std::string_view issuer, Reason reason) override {
     auto s = change(
