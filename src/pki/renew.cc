@@ -25,8 +25,9 @@ std::string_view door_name(Door door) {
   return door == Door::kLane ? "lane" : "recovery";
 }
 
-std::string request_hash(ByteView envelope) {
-  return to_hex(crypto::sha256(envelope));
+// Of what is signed: an ECDSA signature has a twin, so the same request has more than one envelope.
+std::string request_hash(const wire::RenewalRequest& request) {
+  return to_hex(crypto::sha256(wire::encode(request)));
 }
 
 }  // namespace
@@ -97,14 +98,13 @@ Status RenewalDoor::check_recovery(const store::Transaction& tx, const Checked& 
   return {};
 }
 
-Result<RenewalDoor::Outcome> RenewalDoor::issue(store::Transaction& tx, const Checked& c,
-                                                ByteView envelope, Door door, std::int64_t now_ms,
-                                                Random& random) const {
+Result<RenewalDoor::Outcome> RenewalDoor::issue(store::Transaction& tx, const Checked& c, Door door,
+                                                std::int64_t now_ms, Random& random) const {
   TRY_ASSIGN(const auto csr, crypto::parse_csr(c.request.csr));
   if (csr.asks_ca) return fail(Errc::kCaAsked, c.identity.id);
   if (csr.asks_names || csr.subject_cn != c.identity.id)
     return fail(Errc::kNameAsked, "'" + csr.subject_cn + "' of " + c.identity.id);
-  const std::string hash = request_hash(envelope);
+  const std::string hash = request_hash(c.request);
   TRY_ASSIGN(const auto rows, tx.certificates_of(c.identity.id));
   if (std::ranges::find(rows, hash, &store::CertificateRow::request) != rows.end())
     return fail(Errc::kRequestReplayed, c.identity.id);
@@ -178,7 +178,7 @@ Result<RenewalDoor::Outcome> RenewalDoor::take(store::Transaction& tx, ByteView 
                                                Random& random) const {
   TRY_ASSIGN(auto c, check(tx, envelope, &presenter, now_ms));
   if (c.request.csr.empty()) return note_use(tx, std::move(c), now_ms);
-  return issue(tx, c, envelope, Door::kLane, now_ms, random);
+  return issue(tx, c, Door::kLane, now_ms, random);
 }
 
 std::vector<Result<RenewalDoor::Outcome>> RenewalDoor::take_all(
@@ -201,7 +201,7 @@ std::vector<Result<RenewalDoor::Outcome>> RenewalDoor::take_all(
 Result<RenewalDoor::Outcome> RenewalDoor::recover(store::Transaction& tx, ByteView envelope,
                                                   std::int64_t now_ms, Random& random) const {
   TRY_ASSIGN(const auto c, check(tx, envelope, nullptr, now_ms));
-  return issue(tx, c, envelope, Door::kRecovery, now_ms, random);
+  return issue(tx, c, Door::kRecovery, now_ms, random);
 }
 
 Status RenewalDoor::audit_refusal(store::Transaction& tx, ByteView envelope, Door door,

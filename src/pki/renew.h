@@ -79,8 +79,8 @@ class RenewalDoor {
                                       const Presenter* presenter, std::int64_t now_ms) const;
   [[nodiscard]] Status check_recovery(const store::Transaction& tx, const Checked& c,
                                       std::int64_t now_ms) const;
-  [[nodiscard]] Result<Outcome> issue(store::Transaction& tx, const Checked& c, ByteView envelope,
-                                      Door door, std::int64_t now_ms, Random& random) const;
+  [[nodiscard]] Result<Outcome> issue(store::Transaction& tx, const Checked& c, Door door,
+                                      std::int64_t now_ms, Random& random) const;
   [[nodiscard]] static Result<Outcome> note_use(store::Transaction& tx, Checked c,
                                                 std::int64_t now_ms);
   AuthorityPtr authority_;
