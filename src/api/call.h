@@ -41,6 +41,10 @@ struct Route {
   Handler handler;
 };
 
+/// Serials and key hashes of the certificates of an identity that had not ended: what the audit of
+/// its end must be able to tell years later.
+Result<json::array> keys_of(const Call& c, std::string_view identity);
+
 /// A refusal as HTTP has it.
 Response error_response(const Error& e);
 /// Where identity/recovery.h knocks.

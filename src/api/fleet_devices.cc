@@ -239,9 +239,9 @@ Status remove_identity(Call& c, store::Identity identity) {
     TRY(c.write->remove_grant(g.id));
     if (touched.empty() || touched.back() != g.service) touched.push_back(g.service);
   }
-  TRY_ASSIGN(const auto done,
-             pki::revoke_identity(*c.write, identity, store::Reason::kCessationOfOperation,
-                                  c.now_ms, true));
+  TRY_ASSIGN(auto keys, keys_of(c, identity.id));
+  TRY(pki::revoke_identity(*c.write, identity, store::Reason::kCessationOfOperation, c.now_ms,
+                           true));
   if (identity.kind == store::Kind::kRouter) {
     TRY(c.write->remove_router_info(identity.id));
     TRY(pki::publish_router_removed(*c.write, identity.id));
@@ -252,7 +252,7 @@ Status remove_identity(Call& c, store::Identity identity) {
   }
   return c.audit(
       std::string(store::kind_name(identity.kind)) + ".remove", identity.id,
-      {{"name", identity.name}, {"certificates", done.certificates}, {"services", touched.size()}});
+      {{"name", identity.name}, {"certificates", std::move(keys)}, {"services", touched.size()}});
 }
 
 std::vector<Route> device_routes() {

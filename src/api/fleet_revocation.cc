@@ -24,16 +24,6 @@ json::object shown(const store::Identity& i, store::Standing standing) {
   return {{"id", i.id}, {"name", i.name}, {"standing", store::standing_name(standing)}};
 }
 
-// What the audit must be able to tell years later: which keys died.
-Result<json::array> keys_of(const Call& c, std::string_view identity) {
-  TRY_ASSIGN(const auto rows, c.tx.certificates_of(identity));
-  json::array out;
-  for (const auto& r : rows)
-    if (r.not_after_s * 1000 > c.now_ms)
-      out.push_back(json::object{{"serial", r.serial}, {"key", r.key_hash}});
-  return out;
-}
-
 Result<json::value> suspend(Call& c) {
   TRY_ASSIGN(const auto i, find_identity(c, store::Kind::kDevice, c.params[0]));
   if (i.standing == store::Standing::kRevoked)
@@ -98,6 +88,14 @@ Result<json::value> revoke_batch(Call& c) {
   TRY_ASSIGN(const auto reason, reason_of(c.body));
   TRY_ASSIGN(const auto members, c.tx.batch(c.params[0]));
   if (members.empty()) return fail(Errc::kUnknown, "no device is of a batch '" + c.params[0] + "'");
+  for (const auto& i : members) {
+    if (i.standing == store::Standing::kRevoked) continue;
+    TRY_ASSIGN(auto keys, keys_of(c, i.id));
+    TRY(c.audit("device.revoke", i.id,
+                {{"reason", store::reason_name(reason)},
+                 {"batch", c.params[0]},
+                 {"certificates", std::move(keys)}}));
+  }
   TRY_ASSIGN(const auto done, pki::revoke_batch(*c.write, c.params[0], reason, c.now_ms));
   TRY(c.audit("batch.revoke", c.params[0],
               {{"reason", store::reason_name(reason)},
@@ -124,6 +122,15 @@ Result<json::value> revoke_ca(Call& c) {
 }
 
 }  // namespace
+
+Result<json::array> keys_of(const Call& c, std::string_view identity) {
+  TRY_ASSIGN(const auto rows, c.tx.certificates_of(identity));
+  json::array out;
+  for (const auto& r : rows)
+    if (r.not_after_s * 1000 > c.now_ms)
+      out.push_back(json::object{{"serial", r.serial}, {"key", r.key_hash}});
+  return out;
+}
 
 std::vector<Route> revocation_routes() {
   return {

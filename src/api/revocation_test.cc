@@ -79,6 +79,11 @@ TEST_F(ApiTest, RevokedForGoodAndBackWithoutWhatItHad) {
   });
   ASSERT_NE(row, audit.end());
   EXPECT_EQ(row->at("actor").as_string(), "admin/a1");
+  const auto of_batch = std::ranges::count_if(audit, [](const json::value& v) {
+    return v.at("action").as_string() == "device.revoke" && v.at("detail").is_object() &&
+           v.at("detail").as_object().contains("batch");
+  });
+  EXPECT_EQ(of_batch, 2) << "a row for each of its devices";
   const auto& named = row->at("detail").at("certificates").as_array().at(0);
   EXPECT_EQ(named.at("serial").as_string(), first);
   EXPECT_EQ(named.at("key").as_string(), device_key->public_key().hash_hex());
