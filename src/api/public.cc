@@ -37,8 +37,8 @@ Response Api::certificate_status(const Request& request) const {
   }
   Response r;
   r.headers.emplace_back("content-type", "application/ocsp-response");
-  const auto tx = deps_.store.read(deps_.network);
-  r.body = as_text(tx ? deps_.status->answer(**tx, asked, deps_.clock.unix_ms())
+  auto tx = deps_.store.read(deps_.network);
+  r.body = as_text(tx ? deps_.status->answer(std::move(*tx), asked, deps_.clock.unix_ms())
                       : ocsp_failure(crypto::OcspFailure::kInternal));
   return r;
 }

@@ -24,6 +24,8 @@ class DeviceClock final : public Clock {
   [[nodiscard]] std::int64_t mono_us() const override { return inner_.mono_us(); }
   /// An authenticated peer says it is `peer_ms`.
   void learn(std::int64_t peer_ms);
+  /// What was told is believed no more: with it a peer that should pass does not.
+  void forget() { told_ = false; }
   /// It is at least `ms`: signed by the network. True where that was news.
   bool raise(std::int64_t ms);
   /// The end of our own certificate, which is another one now.

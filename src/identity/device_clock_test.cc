@@ -33,6 +33,15 @@ TEST(DeviceClock, NeverSetOrFarAheadItIsTheFloorThatTicks) {
   }
 }
 
+TEST(DeviceClock, WhatOnePeerToldCanBeForgotten) {
+  FakeClock machine(kFloor + 1'000);
+  DeviceClock clock(machine, kFloor, kEnd);
+  clock.learn(kEnd - 1);
+  EXPECT_EQ(clock.unix_ms(), kEnd - 1);
+  clock.forget();
+  EXPECT_EQ(clock.unix_ms(), kFloor + 1'000);
+}
+
 TEST(DeviceClock, WhatAPeerTellsReplacesItButNotTheFloor) {
   FakeClock machine(0);
   DeviceClock clock(machine, kFloor, kEnd);

@@ -118,7 +118,8 @@ std::int64_t Lane::time_ms() const {
 }
 
 void Lane::learn_time(std::int64_t peer_ms) {
-  if (peer_ms <= 0) return;
+  constexpr std::int64_t kNever = std::int64_t{1} << 52;  // sums of it stay sums
+  if (peer_ms <= 0 || peer_ms > kNever) return;
   time_offset_ms_ = peer_ms + rtt_us_ / 2000 - loop_.now_ms();
   time_known_ = true;
 }

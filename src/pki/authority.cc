@@ -285,6 +285,12 @@ Result<Issued> Authority::issue(store::Transaction& tx, const Subject& subject,
   const IssuerPtr from =
       this->issuer(profile == Profile::kDevice || profile == Profile::kOcspDevices);
   const Issuer& issuer = *from;
+  // Its revocation may have been committed a moment ago, and its successor not be in place yet.
+  TRY_ASSIGN(const auto authorities, tx.authorities());
+  if (std::ranges::any_of(authorities, [&](const store::Authority& a) {
+        return a.name == issuer.name && a.revoked_ms != 0;
+      }))
+    return fail(Errc::kNoAuthority, issuer.name + " is revoked", Source::kLocal, true);
   const bool server = profile == Profile::kRouter || profile == Profile::kController;
   if (!server && (!subject.dns.empty() || !subject.ips.empty()))
     return fail(Errc::kBadSubject, "only servers have DNS and IP names", Source::kInternal);

@@ -143,7 +143,7 @@ std::optional<Bytes> StatusDesk::list(std::string_view ca) const {
   return it == lists_.end() ? std::nullopt : std::optional(it->second);
 }
 
-Bytes StatusDesk::answer(const store::Transaction& tx, ByteView request,
+Bytes StatusDesk::answer(std::unique_ptr<const store::Transaction> tx, ByteView request,
                          std::int64_t now_ms) const {
   using crypto::OcspFailure;
   const auto asked = crypto::OcspRequest::parse(request);
@@ -161,10 +161,11 @@ Bytes StatusDesk::answer(const store::Transaction& tx, ByteView request,
   for (std::size_t i = 0; i < asked->size(); ++i) {
     if (!asked->is_of(i, responder->issuer->certificate))
       return ocsp_failure(OcspFailure::kUnauthorized);
-    auto answer = status_of(tx, asked->serial_hex(i), responder->issuer->name);
+    auto answer = status_of(*tx, asked->serial_hex(i), responder->issuer->name);
     if (!answer) return ocsp_failure(OcspFailure::kInternal);
     answers.push_back(*answer);
   }
+  tx.reset();
   auto out = crypto::sign_ocsp(*asked, answers, responder->certificate, *signer, now_ms / 1000,
                                (now_ms + kAnswerLifeMs) / 1000);
   return out ? std::move(*out) : ocsp_failure(OcspFailure::kInternal);

@@ -38,8 +38,9 @@ class StatusDesk {
   /// "devices-1", "root": its list in DER.
   [[nodiscard]] std::optional<Bytes> list(std::string_view ca) const;
 
-  /// RFC 6960: to a request in DER, in DER. Certificates of one issuing CA per request.
-  [[nodiscard]] Bytes answer(const store::Transaction& tx, ByteView request,
+  /// RFC 6960: to a request in DER, in DER. Certificates of one issuing CA per request. `tx` ends
+  /// before anything is signed: anybody may ask, and nobody else waits for that.
+  [[nodiscard]] Bytes answer(std::unique_ptr<const store::Transaction> tx, ByteView request,
                              std::int64_t now_ms) const;
 
  private:

@@ -90,7 +90,7 @@ class StatusTest : public testing::Test {
   std::string ask(const crypto::Certificate& leaf, const crypto::Certificate& issuer,
                   std::int64_t now_ms = kNow) {
     const Bytes request = crypto::ocsp_request({{leaf, issuer}});
-    const Bytes answer = desk->answer(*must(db->read(kNet)), request, now_ms);
+    const Bytes answer = desk->answer(must(db->read(kNet)), request, now_ms);
     return crypto::ocsp_says(answer, request, {leaf, issuer}, authority->root(), now_ms / 1000);
   }
   store::Identity identity(store::Transaction& tx, const std::string& id) {
@@ -147,7 +147,7 @@ TEST_F(StatusTest, ListsAndAnswersSayWhatIsTrueNow) {
   EXPECT_EQ(ask(good, authority->infrastructure()), "failure 6");
   EXPECT_EQ(ask(stranger, other.devices), "failure 6");
   EXPECT_EQ(ask(authority->devices(), authority->root()), "failure 6");
-  EXPECT_EQ(desk->answer(*must(db->read(kNet)), Bytes{1, 2, 3}, kNow),
+  EXPECT_EQ(desk->answer(must(db->read(kNet)), Bytes{1, 2, 3}, kNow),
             crypto::ocsp_failure(crypto::OcspFailure::kMalformed));
 }
 

@@ -339,11 +339,14 @@ Status Replica::load_file(ByteView file, const std::string& path, std::int64_t n
   const bool one = r.ok() && magic == kMagic1;
   if (!r.ok() || (magic != kMagic && !one)) return damaged("not a replica file");
   bool first = true;
+  bool cut = false;
   while (first || r.left() != 0) {
-    if (!first && r.left() < kFrameHead) break;  // cut off
+    cut = !first && r.left() < kFrameHead;
+    if (cut) break;
     const std::size_t size = one ? r.left() - std::min<std::size_t>(r.left(), 32) : r.big(4);
     const auto hash = r.take(32);
-    if (!first && r.left() < size) break;
+    cut = !first && r.left() < size;
+    if (cut) break;
     const auto body = r.take(size);
     if (!r.ok() || !equal_constant_time(hash, crypto::sha256(body))) return damaged("checksum");
     // It was believed once: that the clock is behind it now is the clock's fault.
@@ -354,7 +357,7 @@ Status Replica::load_file(ByteView file, const std::string& path, std::int64_t n
     first = false;
   }
   // What was cut off would stand in the way of what comes behind it.
-  if (!one && r.left() == 0) behind_ = path;
+  if (!one && !cut) behind_ = path;
   file_behind_ = file.size() - file_whole_;
   return {};
 }

@@ -63,8 +63,11 @@ std::uint64_t LogWriter::compact_every() const {
 Status LogWriter::refresh_snapshot_head(std::int64_t now_ms) {
   snapshot_head_.clear();
   snapshot_version_ = version_;  // a failure is not tried again at once
-  tables_.forget_ended(now_ms);
-  snapshot_ = tables_.snapshot();
+  // Of a copy, whose parts are shared: a clock that was ahead for a while must not make us forget
+  // for good.
+  Tables left = tables_;
+  left.forget_ended(now_ms);
+  snapshot_ = left.snapshot();
   if (snapshot_.size() > kMaxSnapshot)
     return fail(Errc::kTooLarge, std::to_string(snapshot_.size()), Source::kLocal);
   const wire::SnapshotHead head{network_, version_, hash_, crypto::sha256(snapshot_), now_ms};

@@ -17,13 +17,13 @@ constexpr std::int64_t kMaxBackoffLongMs = 15'000;
 // Of what is signed anew every day, one write is enough.
 constexpr std::int64_t kKeepTimeMs = 12LL * 3'600'000;
 
-std::int64_t floor_of(const Material& m) {
-  std::int64_t floor = m.time_floor_ms;
-  for (const auto& c : m.chain) floor = std::max(floor, c.not_before() * 1000);
-  return floor;
-}
 std::int64_t end_of(const std::vector<crypto::Certificate>& chain) {
   return chain.empty() ? INT64_MAX : chain.front().not_after() * 1000;
+}
+std::int64_t floor_of(const Material& m) {
+  std::int64_t floor = std::min(m.time_floor_ms, end_of(m.chain));
+  for (const auto& c : m.chain) floor = std::max(floor, c.not_before() * 1000);
+  return floor;
 }
 
 }  // namespace
@@ -161,6 +161,8 @@ void Engine::learn_time() {
 }
 
 void Engine::note_signed_time(std::int64_t ms) {
+  // A controller whose clock was far ahead for a moment must not shut us out for good.
+  ms = std::min(ms, end_of(material_.chain));
   clock_.raise(ms);
   if (ms < kept_time_ms_ + kKeepTimeMs || !material_.keep_time) return;
   kept_time_ms_ = ms;
@@ -187,6 +189,8 @@ void Engine::connect() {
                        [this, at = router.str()](Result<std::unique_ptr<tls::Stream>> stream) {
                          if (!stream) {
                            last_error_ = at + ": " + stream.error().text();
+                           // One router's wrong time must not keep us from all others.
+                           if (stream.error().is(tls::Errc::kCertificate)) clock_.forget();
                            // A router that knows nothing yet refuses like that too: so we go on.
                            note_refusal(stream.error().is(tls::Errc::kPeerRefused));
                            log::debug("sdk.connect_failed",
