@@ -10,6 +10,7 @@
 #include <array>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <thread>
@@ -48,7 +49,8 @@ class HardwareSoftware : public testing::Test {
   }
   static void TearDownTestSuite() {
     stop_tpm();
-    (void)std::system(("rm -rf " + dir()).c_str());
+    std::error_code ignored;
+    std::filesystem::remove_all(dir(), ignored);
   }
   static void must(const Status& s) { ASSERT_TRUE(s) << s.error().text(); }
   static void start_tpm() {

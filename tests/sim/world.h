@@ -3,6 +3,7 @@
 // SDK engines. A router with more workers has the others on threads of their own.
 #pragma once
 
+#include <filesystem>
 #include <list>
 #include <map>
 #include <memory>
@@ -401,7 +402,10 @@ class World {
     controller.op({wire::RouterEntry{.id = "r-1", .name = "first", .addresses = {}}});
     start_router();
   }
-  ~World() { (void)std::system(("rm -rf " + dir).c_str()); }
+  ~World() {
+    std::error_code ignored;
+    std::filesystem::remove_all(dir, ignored);
+  }
 
   /// Where it was before, if it was.
   void start_router() {
