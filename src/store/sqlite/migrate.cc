@@ -6,6 +6,7 @@
 namespace sally::store {
 namespace {
 
+// The schema, one step after the other; never edited after a release.
 constexpr std::array<const char*, 6> kMigrations{
 #include "store/migrations/0001_initial.sql.inc"
     ,

@@ -8,7 +8,6 @@
 
 #include "store/sqlite/chains.h"
 #include "store/sqlite/database.h"
-#include "store/sqlite/migrations.h"
 #include "store/sqlite/rows.h"
 
 namespace sally::store {
