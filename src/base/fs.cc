@@ -76,6 +76,17 @@ void clear_leftovers(const std::string& path, int fresh) {
   ::closedir(list);
 }
 
+// False: errno tells.
+bool write_all(int fd, ByteView content) {
+  while (!content.empty()) {
+    const auto n = ::write(fd, content.data(), content.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return false;
+    content = content.subspan(static_cast<std::size_t>(n));
+  }
+  return true;
+}
+
 }  // namespace
 
 std::string_view error_name(Errc e) {
@@ -141,12 +152,7 @@ Status append_file(const std::string& path, ByteView content) {
     (void)!::ftruncate(fd.get(), before.st_size);
     return e;
   };
-  while (!content.empty()) {
-    const auto n = ::write(fd.get(), content.data(), content.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return give_up("write");
-    content = content.subspan(static_cast<std::size_t>(n));
-  }
+  if (!write_all(fd.get(), content)) return give_up("write");
   if (::fsync(fd.get()) != 0) return give_up("sync");
   if (fd.close() != 0) return errno_error(path, "close");
   return {};
@@ -164,12 +170,7 @@ Status write_file_atomic(const std::string& path, ByteView content, unsigned mod
       ::unlink(temp.c_str());
       return e;
     };
-    while (!content.empty()) {
-      const auto n = ::write(fd.get(), content.data(), content.size());
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) return give_up("write");
-      content = content.subspan(static_cast<std::size_t>(n));
-    }
+    if (!write_all(fd.get(), content)) return give_up("write");
     if (::fchmod(fd.get(), mode) != 0) return give_up("chmod");
     if (::fsync(fd.get()) != 0) return give_up("sync");
     if (fd.close() != 0) return give_up("close");
