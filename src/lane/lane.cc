@@ -357,29 +357,26 @@ bool Lane::fill_record() {
       record_->append(payload);
       continue;
     }
+    const bool first = record_ == nullptr;
+    ChunkPtr& place = first ? record_ : held_;
     Chunk* chunk = out.chunk != nullptr ? out.chunk.get() : out.whole;
     if (chunk == nullptr || payload.size() < 4096) {
-      ChunkPtr frame = fresh_record(raw);
-      frame->append(payload);
-      if (record_ == nullptr) {
-        record_ = std::move(frame);
-        continue;
-      }
-      held_ = std::move(frame);
+      place = fresh_record(raw);
+      place->append(payload);
+      if (first) continue;
       return true;
     }
     std::uint8_t* head = chunk->data + chunk->begin - sizeof raw;
     std::memcpy(head, raw, sizeof raw);
-    ByteView frame(head, sizeof raw + payload.size());
-    if (out.chunk == nullptr) {
-      // The attachment keeps it: what does not leave now is copied.
-      if (record_ == nullptr) frame = frame.subspan(gather(frame));
-      if (frame.empty()) return true;
-      (record_ == nullptr ? record_ : held_) = fresh_record(frame);
+    if (out.chunk != nullptr) {
+      chunk->begin -= sizeof raw;
+      place = std::move(out.chunk);
       return true;
     }
-    chunk->begin -= sizeof raw;
-    (record_ == nullptr ? record_ : held_) = std::move(out.chunk);
+    // The attachment keeps it: what does not leave now is copied.
+    ByteView frame(head, sizeof raw + payload.size());
+    if (first) frame = frame.subspan(gather(frame));
+    if (!frame.empty()) place = fresh_record(frame);
     return true;
   }
   return true;
