@@ -58,7 +58,8 @@ std::unexpected<Error> refused(const std::string& what, std::uint32_t rc) {
   return fail(Errc::kKeyOperation, what + ": " + why, Source::kLocal);
 }
 
-/// A connection to a TPM. Owned by one token, one thread at a time. A failure ends it.
+/// A connection to a TPM. Owned by one token, one thread at a time. A failure ends it: an answer
+/// that comes too late would be taken for that of the next command.
 class Device {
  public:
   static Result<std::unique_ptr<Device>> open(const std::string& path) {
@@ -107,6 +108,7 @@ class Device {
     }
   }
   void flush(std::uint32_t handle) { (void)call(tpm::flush(handle)); }
+  [[nodiscard]] bool broken() const { return broken_; }
 
  private:
   explicit Device(int fd) : fd_(fd) {}
@@ -115,6 +117,7 @@ class Device {
                 true);
   }
   Result<Bytes> exchange(const Bytes& command) {
+    if (std::exchange(broken_, true)) return gone("it did not answer before");
     // A device takes a command in one write; a socket's buffer is larger than any.
     const bool socket = is_socket();
     const ssize_t sent = socket ? ::send(fd_, command.data(), command.size(), MSG_NOSIGNAL)
@@ -138,6 +141,7 @@ class Device {
       }
     } while (got < 10 || got < size);
     in.resize(size);
+    broken_ = false;
     return in;
   }
   [[nodiscard]] bool is_socket() const {
@@ -145,6 +149,7 @@ class Device {
     return ::fstat(fd_, &st) == 0 && S_ISSOCK(st.st_mode);
   }
   int fd_;
+  bool broken_ = false;
 };
 
 // A key under whose wrapping ours lies; a made one is taken out again.
@@ -222,7 +227,8 @@ class TpmToken final : public Token {
   }
 
   Status ready() const {
-    if (device_ != nullptr) return {};
+    if (device_ != nullptr && !device_->broken()) return {};
+    device_.reset();
     TRY_ASSIGN(auto device, Device::open(name_.device));
     if (file_) {
       TRY_ASSIGN(const auto parent, Parent::open(*device, file_->parent));
