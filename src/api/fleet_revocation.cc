@@ -112,13 +112,20 @@ Result<json::value> revoke_ca(Call& c) {
   TRY_ASSIGN(const auto done, pki::revoke_authority(*c.write, c.params[0], reason, c.now_ms));
   TRY(c.audit("ca.revoke", c.params[0],
               {{"reason", store::reason_name(reason)}, {"certificates", done.certificates}}));
-  if (issuing) {
-    TRY_ASSIGN(auto next, authority.prepare_successor(*c.write, c.actor, c.now_ms, c.deps.random));
-    c.on_commit = [&authority, next = std::move(next)]() mutable {
+  json::object out{{"ca", c.params[0]}, {"certificates", done.certificates}};
+  if (!issuing) return out;
+  auto next = authority.prepare_successor(*c.write, c.actor, c.now_ms, c.deps.random);
+  out["successor"] = next ? json::value(next->name()) : json::value(nullptr);
+  if (next) {
+    c.on_commit = [&authority, next = std::move(*next)]() mutable {
       authority.succeed(std::move(next));
     };
+  } else {
+    // The root's key is away, as it should be: what was stolen ends all the same.
+    out["why"] = next.error().text();
+    TRY(c.audit("ca.no_successor", c.params[0], {{"code", next.error().code()}}));
   }
-  return json::object{{"ca", c.params[0]}, {"certificates", done.certificates}};
+  return out;
 }
 
 }  // namespace

@@ -124,6 +124,27 @@ TEST_F(ApiTest, ARevokedCaHasASuccessor) {
   EXPECT_EQ(must(tx->certificate(before[0].serial_hex()))->reason, store::Reason::kCaCompromise);
 }
 
+// The root's key is kept elsewhere, as it should be: what was stolen ends all the same.
+TEST_F(ApiTest, ACaIsRevokedWithoutTheRootsKeyAndGetsItsSuccessorWhenThatIsBack) {
+  as_admin();
+  const std::string key = dir + "/keys/root.key";
+  std::filesystem::rename(key, dir + "/root.key");
+  const auto revoked = call(200, "POST", "/fleet/v1/cas/devices-1/revoke");
+  EXPECT_TRUE(revoked.at("successor").is_null());
+  EXPECT_NE(text(revoked, "why").find("root.key"), std::string::npos);
+  EXPECT_EQ(must(must(db->read(kNet))->log_head()).version, 1u) << "routers hear of it";
+
+  const auto token = text(call(201, "POST", "/fleet/v1/devices", {{"name", "pump"}}), "token");
+  caller.reset();
+  const json::object asked{{"token", token}, {"clientCsr", csr()}};
+  EXPECT_EQ(raw("POST", "/edge/client/v1/enroll/ott", json::serialize(asked)).status, 503);
+  as_admin();
+  std::filesystem::rename(dir + "/root.key", key);
+  EXPECT_EQ(text(call(200, "POST", "/fleet/v1/cas/devices-1/revoke"), "successor"), "devices-2");
+  caller.reset();
+  call(200, "POST", "/edge/client/v1/enroll/ott", asked);  // the token was not used up
+}
+
 TEST_F(ApiTest, AnybodyMayAskWhetherACertificateIsRevoked) {
   const auto list = raw("GET", "/crl/infrastructure-1.crl");
   EXPECT_EQ(list.status, 200);

@@ -93,7 +93,7 @@ class ApiTest : public testing::Test {
       ok(write->commit());
     }
     ok(desk->use(*must(db->read(kNet))));
-    ok(desk->refresh(*must(db->read(kNet)), clock.unix_ms()));
+    ok(desk->refresh(must(db->read(kNet)), clock.unix_ms()));
     api = std::make_unique<Api>(Deps{kNet,
                                      *db,
                                      authority,

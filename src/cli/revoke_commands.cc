@@ -45,7 +45,14 @@ Status revoke(const Common& c, const RevokeOptions& o) {
                       "must join again with a new token",
                   o.yes));
       return change(c, at("cas", o.name) + "/revoke", body, [&](const json::object& r) {
-        return "CA " + o.name + " revoked with " + cell(r, "certificates") + " certificates";
+        const std::string done =
+            "CA " + o.name + " revoked with " + cell(r, "certificates") + " certificates";
+        if (!r.contains("successor")) return done;
+        if (!text_of(r, "successor").empty())
+          return done + "; " + text_of(r, "successor") + " issues from now on";
+        return done +
+               "; no device can join before it has a successor, for which the root's key is " +
+               "needed (" + cell(r, "why") + "): bring it back and give the same command again";
       });
   }
   return {};

@@ -181,8 +181,8 @@ Status Network::renew_responders() {
 }
 
 Status Network::refresh_lists() {
-  TRY_ASSIGN(const auto tx, store_->read(id_));
-  return status_->refresh(*tx, clock_.unix_ms());
+  TRY_ASSIGN(auto tx, store_->read(id_));
+  return status_->refresh(std::move(tx), clock_.unix_ms());
 }
 
 Status Network::upkeep() {

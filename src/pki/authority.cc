@@ -195,13 +195,12 @@ Result<AuthorityPtr> Authority::create(store::Transaction& tx, const NetworkId& 
 Result<AuthorityPtr> Authority::load(const store::Transaction& tx, const NetworkId& network,
                                      const KeyDir& keys) {
   TRY_ASSIGN(const auto rows, tx.authorities());
-  // The newest generation of a purpose issues.
+  // The newest generation of a purpose issues; issue() refuses where that is revoked and has no
+  // successor yet.
   const auto find = [&](std::string_view purpose) -> Result<store::Authority> {
     const store::Authority* best = nullptr;
     for (const auto& r : rows)
-      if (r.purpose == purpose && r.revoked_ms == 0 &&
-          (best == nullptr || r.generation > best->generation))
-        best = &r;
+      if (r.purpose == purpose && (best == nullptr || r.generation > best->generation)) best = &r;
     if (best == nullptr) return fail(Errc::kNoAuthority, std::string(purpose), Source::kConfig);
     return *best;
   };
@@ -290,7 +289,8 @@ Result<Issued> Authority::issue(store::Transaction& tx, const Subject& subject,
   if (std::ranges::any_of(authorities, [&](const store::Authority& a) {
         return a.name == issuer.name && a.revoked_ms != 0;
       }))
-    return fail(Errc::kNoAuthority, issuer.name + " is revoked", Source::kLocal, true);
+    return fail(Errc::kNoAuthority, issuer.name + " is revoked and has no successor yet",
+                Source::kLocal, true);
   const bool server = profile == Profile::kRouter || profile == Profile::kController;
   if (!server && (!subject.dns.empty() || !subject.ips.empty()))
     return fail(Errc::kBadSubject, "only servers have DNS and IP names", Source::kInternal);

@@ -100,6 +100,10 @@ class Authority {
   /// The next generation of the CA of devices: key file (the root's key is read), row, audit. The
   /// caller commits, and then says succeed().
   class Successor {
+   public:
+    [[nodiscard]] const std::string& name() const { return issuer_->name; }
+
+   private:
     friend class Authority;
     std::shared_ptr<const Issuer> issuer_;
   };

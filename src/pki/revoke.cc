@@ -21,6 +21,10 @@ Status tell(store::Transaction& tx, store::CertificateRow row) {
 bool ended(const store::CertificateRow& row, std::int64_t now_ms) {
   return row.not_after_s * 1000 <= now_ms;
 }
+// Whatever a router's clock says: so long they remember it (replica/tables.cc).
+bool forgotten(const store::CertificateRow& row, std::int64_t now_ms) {
+  return ended(row, now_ms - 24LL * 3600 * 1000);
+}
 
 }  // namespace
 
@@ -40,7 +44,7 @@ Status revoke_certificate(store::Transaction& tx, store::CertificateRow row, std
   row.superseded = superseded;
   row.reason = superseded ? store::Reason::kSuperseded : reason;
   // One that has ended opens nothing by itself, but it must not vouch for the next one either.
-  return ended(row, now_ms) ? tx.put_certificate(row) : tell(tx, std::move(row));
+  return forgotten(row, now_ms) ? tx.put_certificate(row) : tell(tx, std::move(row));
 }
 
 Result<std::size_t> revoke_certificates(store::Transaction& tx, std::string_view identity,
@@ -91,7 +95,7 @@ Status resume_identity(store::Transaction& tx, store::Identity identity, std::in
   if (identity.standing == store::Standing::kRevoked) {
     TRY_ASSIGN(const auto rows, tx.certificates_of(identity.id));
     for (const auto& row : rows)
-      if (row.revoked_ms != 0 && !row.told && !ended(row, now_ms)) TRY(tell(tx, row));
+      if (row.revoked_ms != 0 && !row.told && !forgotten(row, now_ms)) TRY(tell(tx, row));
   }
   identity.standing = store::Standing::kActive;
   TRY(tx.put_identity(identity));

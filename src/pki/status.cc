@@ -2,6 +2,7 @@
 #include "pki/status.h"
 
 #include <algorithm>
+#include <array>
 
 #include "crypto/status.h"
 #include "pki/errc.h"
@@ -60,13 +61,15 @@ Result<bool> StatusDesk::renew(store::Transaction& tx, std::int64_t now_ms, Rand
     if (have && have->not_before() * 1000 <= now_ms &&
         have->not_after() * 1000 - now_ms > life_ms / 2)
       continue;
-    TRY_ASSIGN(const auto issued,
-               authority_->issue(tx, {.id = kIdentity, .dns = {}, .ips = {}}, signer->public_key(),
-                                 of_devices ? Profile::kOcspDevices : Profile::kOcspInfrastructure,
-                                 now_ms, random));
+    const auto issued = authority_->issue(
+        tx, {.id = kIdentity, .dns = {}, .ips = {}}, signer->public_key(),
+        of_devices ? Profile::kOcspDevices : Profile::kOcspInfrastructure, now_ms, random);
+    // Revoked, and its successor is still to come.
+    if (!issued && issued.error().is(Errc::kNoAuthority)) continue;
+    if (!issued) return fail(issued.error());
     TRY(tx.audit("system", "certificate.renew", kIdentity,
-                 "{\"door\":\"upkeep\",\"serial\":\"" + issued.leaf.serial_hex() + "\",\"key\":\"" +
-                     signer->public_key().hash_hex() + "\"}"));
+                 "{\"door\":\"upkeep\",\"serial\":\"" + issued->leaf.serial_hex() +
+                     "\",\"key\":\"" + signer->public_key().hash_hex() + "\"}"));
     any = true;
   }
   return any;
@@ -87,7 +90,7 @@ Status StatusDesk::use(const store::Transaction& tx) {
   return {};
 }
 
-Status StatusDesk::refresh(const store::Transaction& tx, std::int64_t now_ms) {
+Status StatusDesk::refresh(std::unique_ptr<const store::Transaction> tx, std::int64_t now_ms) {
   const std::int64_t now_s = now_ms / 1000;
   crypto::CrlSpec spec{.this_s = now_s - kBackdateS, .next_s = now_s + kListLifeMs / 1000};
   {
@@ -95,16 +98,21 @@ Status StatusDesk::refresh(const store::Transaction& tx, std::int64_t now_ms) {
     // Seconds go on over a restart; they are not asked to when the clock is set back.
     spec.number = number_ = std::max(number_ + 1, static_cast<std::uint64_t>(now_s));
   }
-  std::map<std::string, Bytes, std::less<>> made;
-  for (const bool of_devices : {true, false}) {
-    const auto issuer = authority_->issuer(of_devices);
-    TRY_ASSIGN(const auto rows, tx.revoked_by(issuer->name, now_s));
-    spec.revoked.clear();
-    for (const auto& r : rows)
-      spec.revoked.push_back({r.serial, r.at_ms / 1000, static_cast<int>(r.reason)});
-    TRY_ASSIGN(made[issuer->name], crypto::sign_crl(spec, issuer->certificate, *issuer->key));
+  const std::array issuers = {authority_->issuer(true), authority_->issuer(false)};
+  std::array<std::vector<store::RevokedRow>, 2> rows;
+  for (std::size_t i = 0; i < issuers.size(); ++i) {
+    TRY_ASSIGN(rows[i], tx->revoked_by(issuers[i]->name, now_s));
   }
-  TRY_ASSIGN(const auto authorities, tx.authorities());
+  TRY_ASSIGN(const auto authorities, tx->authorities());
+  tx.reset();
+  std::map<std::string, Bytes, std::less<>> made;
+  for (std::size_t i = 0; i < issuers.size(); ++i) {
+    const auto& issuer = *issuers[i];
+    spec.revoked.clear();
+    for (const auto& r : rows[i])
+      spec.revoked.push_back({r.serial, r.at_ms / 1000, static_cast<int>(r.reason)});
+    TRY_ASSIGN(made[issuer.name], crypto::sign_crl(spec, issuer.certificate, *issuer.key));
+  }
   spec.revoked.clear();
   std::string root_key;
   for (const auto& a : authorities) {
@@ -129,6 +137,8 @@ Status StatusDesk::refresh(const store::Transaction& tx, std::int64_t now_ms) {
     }
   }
   const std::scoped_lock lock(lists_mutex_);
+  if (spec.number < listed_) return {};  // a later one was faster
+  listed_ = spec.number;
   lists_ = std::move(made);
   if (due) {
     root_revoked_ = spec.revoked.size();

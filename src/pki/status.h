@@ -33,8 +33,9 @@ class StatusDesk {
   /// Takes the newest ones from the rows.
   Status use(const store::Transaction& tx);
 
-  /// Makes all lists anew: of the issuing CAs, and of the root where its key is here.
-  Status refresh(const store::Transaction& tx, std::int64_t now_ms);
+  /// Makes all lists anew: of the issuing CAs, and of the root where its key is here. `tx` ends
+  /// before anything is signed: a token may take its time, or hang.
+  Status refresh(std::unique_ptr<const store::Transaction> tx, std::int64_t now_ms);
   /// "devices-1", "root": its list in DER.
   [[nodiscard]] std::optional<Bytes> list(std::string_view ca) const;
 
@@ -57,7 +58,8 @@ class StatusDesk {
   std::map<std::string, Responder, std::less<>> responders_;
   mutable std::mutex lists_mutex_;  // all below
   std::map<std::string, Bytes, std::less<>> lists_;
-  std::uint64_t number_ = 0;
+  std::uint64_t number_ = 0;      ///< of the newest list, made or in the making
+  std::uint64_t listed_ = 0;      ///< of lists_
   std::size_t root_revoked_ = 0;  ///< rows of the root's list
   std::int64_t root_at_ms_ = 0;   ///< when it was made
 };

@@ -1,49 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "pki/status.h"
 
-#include <gtest/gtest.h>
-#include <stdlib.h>
-
-#include <filesystem>
-
 #include "crypto/status.h"
-#include "crypto/test_pki.h"
 #include "crypto/test_status.h"
-#include "pki/publish.h"
-#include "pki/revoke.h"
+#include "pki/test_office.h"
 
 namespace sally::pki {
 namespace {
 
-using crypto::must;
-
-constexpr std::int64_t kNow = 1'800'000'000'000;
-constexpr std::int64_t kDayMs = 86'400'000;
-const NetworkId kNet("n-1.sally");
-
-void ok(const Status& s) {
-  if (!s) {
-    ADD_FAILURE() << s.error().text();
-    std::abort();
-  }
-}
-
-class StatusTest : public testing::Test {
+class StatusTest : public PkiTest {
  protected:
-  StatusTest() {
-    char name[] = "/tmp/sally_status_XXXXXX";
-    dir = mkdtemp(name);
-    const KeyDir keys(dir + "/keys");
-    db = must(store::open_sqlite(":memory:", store_hooks()));
-    change([&](store::Transaction& tx) -> Status {
-      TRY(tx.put_network({kNet.str(), "test", "https://c:1280", kNow}));
-      TRY_ASSIGN(authority, Authority::create(tx, kNet, keys, kNow, random));
-      return {};
-    });
-    desk = std::make_unique<StatusDesk>(authority, keys);
-  }
-  ~StatusTest() override { std::filesystem::remove_all(dir); }
-
   void change(const std::function<Status(store::Transaction&)>& what) {
     auto tx = must(db->begin(kNet, kNow));
     ok(what(*tx));
@@ -51,12 +17,10 @@ class StatusTest : public testing::Test {
     ok(tx->commit());
   }
   crypto::Certificate device(const std::string& id) {
+    add(id);
     std::optional<crypto::Certificate> out;
     change([&](store::Transaction& tx) -> Status {
-      store::Identity i;
-      i.id = i.name = id;
-      TRY(tx.put_identity(i));
-      TRY_ASSIGN(const auto issued, authority->issue(tx, {id, {}, {}}, key->public_key(),
+      TRY_ASSIGN(const auto issued, authority->issue(tx, {id, {}, {}}, device_key->public_key(),
                                                      Profile::kDevice, kNow, random));
       out = issued.leaf;
       return {};
@@ -74,7 +38,7 @@ class StatusTest : public testing::Test {
   }
   /// Serial to reason, as a stock library reads the list.
   std::map<std::string, int> list(const std::string& ca) {
-    ok(desk->refresh(*must(db->read(kNet)), kNow));
+    ok(desk->refresh(must(db->read(kNet)), kNow));
     const auto der = desk->list(ca);
     EXPECT_TRUE(der);
     const auto issuer = ca == "root"                       ? authority->root()
@@ -97,12 +61,7 @@ class StatusTest : public testing::Test {
     return *must(tx.identity(id));
   }
 
-  SeededRandom random{5};
-  std::string dir;
-  std::unique_ptr<store::Store> db;
-  AuthorityPtr authority;
-  std::unique_ptr<StatusDesk> desk;
-  crypto::FileKeyPtr key = must(crypto::FileKey::generate(crypto::KeyType::kP256));
+  std::unique_ptr<StatusDesk> desk = std::make_unique<StatusDesk>(authority, *keys);
   std::int64_t number = 0;
 };
 
@@ -138,8 +97,8 @@ TEST_F(StatusTest, ListsAndAnswersSayWhatIsTrueNow) {
   const auto stranger = other.leaf(crypto::Role::kDevice, "x").cert;
   const auto never = [&] {  // signed by this CA, and not by what the registry says
     auto tx = must(db->begin(kNet, kNow));
-    return must(authority->issue(*tx, {"never", {}, {}}, key->public_key(), Profile::kDevice, kNow,
-                                 random))
+    return must(authority->issue(*tx, {"never", {}, {}}, device_key->public_key(), Profile::kDevice,
+                                 kNow, random))
         .leaf;
   }();
   EXPECT_EQ(ask(never, devices), "unknown");
@@ -187,9 +146,9 @@ TEST_F(StatusTest, ARevokedCaIsInTheRootsListAndItsSuccessorAnswers) {
   EXPECT_EQ(ask(before, old), "failure 6");
   // Without the root's key there is no new list of the root, and soon none; the others go on.
   std::filesystem::remove(dir + "/keys/root.key");
-  ok(desk->refresh(*must(db->read(kNet)), kNow));
+  ok(desk->refresh(must(db->read(kNet)), kNow));
   EXPECT_TRUE(desk->list("root"));
-  ok(desk->refresh(*must(db->read(kNet)), kNow + kListLifeMs / 2));
+  ok(desk->refresh(must(db->read(kNet)), kNow + kListLifeMs / 2));
   EXPECT_FALSE(desk->list("root"));
   EXPECT_TRUE(desk->list("devices-2"));
 }

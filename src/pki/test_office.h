@@ -32,6 +32,7 @@ inline void ok(const Status& s) {
 }
 
 inline constexpr std::int64_t kNow = 1'800'000'000'000;
+inline constexpr std::int64_t kDayMs = 86'400'000;
 inline const NetworkId kNet("n-1.sally");
 
 /// A network of its own in memory, keys in a folder that goes with it.
@@ -123,8 +124,6 @@ inline constexpr char kSanCsr[] =
     "AwIDRwAwRAIgAzh+ha9NoLpqeB0mC46UM2iVP9cCoZbxn/INz0W8AooCIBo7uDRQ\n"
     "qJM+TsmG9dsNzYAQ2EDfzZue3mndV+qPf0kR\n"
     "-----END CERTIFICATE REQUEST-----\n";
-
-inline constexpr std::int64_t kDayMs = 86'400'000;
 
 /// A device that was enrolled for 30 days.
 class RenewalTest : public PkiTest {
