@@ -71,6 +71,8 @@ constexpr Meaning kMeanings[] = {
     {"policy.duplicate", 400, "name each selector once"},
     {"pki.identity_inactive", 409, "put it back into service first: sally resume NAME"},
     {"pki.no_authority", 404, "the message names what there is"},
+    {"pki.no_successor", 503,
+     "the next CA needs the root's key: bring it back and give sally revoke ca NAME again"},
     {"pki.infrastructure", 409,
      "certificates of single routers and admins: sally revoke cert SERIAL"},
 };

@@ -96,6 +96,8 @@ std::string_view error_name(Errc e) {
       return "pki.identity_inactive";
     case Errc::kNoAuthority:
       return "pki.no_authority";
+    case Errc::kNoSuccessor:
+      return "pki.no_successor";
     case Errc::kKeyFile:
       return "pki.key_file";
     case Errc::kExists:
@@ -259,7 +261,7 @@ Result<Authority::IssuerPtr> Authority::make_issuing(const NetworkId& network, c
   const std::string number = std::to_string(generation);
   const std::string name = std::string(of_devices ? kDevices : kInfrastructure) + "-" + number;
   const std::string reference = key_reference(token, network, name);
-  Result<crypto::SignerPtr> key = fail(Errc::kNoAuthority);
+  Result<crypto::SignerPtr> key = fail(Errc::kKeyFile);
   // Left by one that was never committed: nothing was ever signed with it.
   if (generation > 1) key = keys.load(reference);
   if (!key) key = keys.create(reference, crypto::KeyType::kP256);
@@ -289,8 +291,7 @@ Result<Issued> Authority::issue(store::Transaction& tx, const Subject& subject,
   if (std::ranges::any_of(authorities, [&](const store::Authority& a) {
         return a.name == issuer.name && a.revoked_ms != 0;
       }))
-    return fail(Errc::kNoAuthority, issuer.name + " is revoked and has no successor yet",
-                Source::kLocal, true);
+    return fail(Errc::kNoSuccessor, issuer.name + " is revoked", Source::kLocal, true);
   const bool server = profile == Profile::kRouter || profile == Profile::kController;
   if (!server && (!subject.dns.empty() || !subject.ips.empty()))
     return fail(Errc::kBadSubject, "only servers have DNS and IP names", Source::kInternal);

@@ -15,6 +15,7 @@ enum class Errc : std::uint8_t {
   kTokenForeign,      ///< a JWT of another network or controller
   kIdentityInactive,  ///< suspended, revoked or removed
   kNoAuthority,       ///< the network has no such CA
+  kNoSuccessor,       ///< the CA is revoked, and the next one is not there yet
   kKeyFile,           ///< a key file is missing, unreadable or readable by others
   kExists,            ///< there is one already
   kInfrastructure,    ///< the CA without which there is no network

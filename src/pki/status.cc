@@ -65,7 +65,7 @@ Result<bool> StatusDesk::renew(store::Transaction& tx, std::int64_t now_ms, Rand
         tx, {.id = kIdentity, .dns = {}, .ips = {}}, signer->public_key(),
         of_devices ? Profile::kOcspDevices : Profile::kOcspInfrastructure, now_ms, random);
     // Revoked, and its successor is still to come.
-    if (!issued && issued.error().is(Errc::kNoAuthority)) continue;
+    if (!issued && issued.error().is(Errc::kNoSuccessor)) continue;
     if (!issued) return fail(issued.error());
     TRY(tx.audit("system", "certificate.renew", kIdentity,
                  "{\"door\":\"upkeep\",\"serial\":\"" + issued->leaf.serial_hex() +

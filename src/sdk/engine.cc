@@ -21,7 +21,7 @@ std::int64_t end_of(const std::vector<crypto::Certificate>& chain) {
   return chain.empty() ? INT64_MAX : chain.front().not_after() * 1000;
 }
 std::int64_t floor_of(const Material& m) {
-  std::int64_t floor = std::min(m.time_floor_ms, end_of(m.chain));
+  std::int64_t floor = m.time_floor_ms;
   for (const auto& c : m.chain) floor = std::max(floor, c.not_before() * 1000);
   return floor;
 }
@@ -161,8 +161,6 @@ void Engine::learn_time() {
 }
 
 void Engine::note_signed_time(std::int64_t ms) {
-  // A controller whose clock was far ahead for a moment must not shut us out for good.
-  ms = std::min(ms, end_of(material_.chain));
   clock_.raise(ms);
   if (ms < kept_time_ms_ + kKeepTimeMs || !material_.keep_time) return;
   kept_time_ms_ = ms;
@@ -295,7 +293,9 @@ void Engine::on_card(const wire::CardUpdate& message) {
     return;
   }
   material_.name = (*card)->name;
-  note_signed_time((*card)->issued_ms);
+  // Signed by the controller, and this router's clock has come so far: one of the two that is far
+  // ahead must not shut us out for good.
+  note_signed_time(std::min((*card)->issued_ms, lane_->time_ms()));
   card_ = message.card;
   try_dials();
   sync_bindings();

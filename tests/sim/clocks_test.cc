@@ -227,6 +227,22 @@ TEST_F(Clocks, ADeviceWhoseClockWasNeverSetOrIsFarAheadComesInAtOnce) {
   }
 }
 
+// It would lie beyond the end of every router's certificate, for good.
+TEST_F(Clocks, AControllerThatIsAheadDoesNotMoveADevicesFloor) {
+  world.controller.put_device("third", {"sensors"});
+  ASSERT_TRUE(enforced());
+  world.controller.shift_ms = kYear;
+  std::int64_t kept = 0;
+  auto material = world.material("third", world.pki.leaf(crypto::Role::kDevice, "third"));
+  material.keep_time = [&kept](std::int64_t ms) -> Status {
+    kept = ms;
+    return {};
+  };
+  Device third(devices, std::move(material));
+  ASSERT_TRUE(until([&] { return kept != 0; })) << third.engine->last_error();
+  EXPECT_NEAR(static_cast<double>(kept), static_cast<double>(now_ms()), 60'000);
+}
+
 // A floor that was kept is not forgotten: what ended before it stays out, whatever the clock says.
 TEST_F(Clocks, ARoutersCertificateThatEndedBeforeTheFloorIsNotTaken) {
   device_clock.by = -now_ms();

@@ -195,7 +195,7 @@ class FakeController final : public lane::LaneOwner {
         reply.error = "unknown";
       } else {
         it->second.not_after_ms = now_ms() + 24LL * 3600 * 1000;
-        it->second.issued_ms = now_ms();
+        it->second.issued_ms = now_ms() + shift_ms;
         reply.card = must(trust::make_card(it->second, *signer_.key));
       }
       lane.send_control({std::move(reply)});
