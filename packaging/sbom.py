@@ -24,6 +24,7 @@ LICENCES = {
     "libzstd": "BSD-3-Clause",
     "node-undici": "MIT",  # llhttp
     "openssl": "Apache-2.0",
+    "p11-kit": "BSD-3-Clause",  # its headers: the names of PKCS#11
     "protozero": "BSD-2-Clause",
     "qrencode": "LGPL-2.1-or-later",
     "sqlite3": "blessing",

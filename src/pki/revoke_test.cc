@@ -210,7 +210,8 @@ TEST_F(RevokeTest, ARevokedCaIsOneRowAndEverythingItIssuedIsDead) {
             authority->devices().serial_hex());
   EXPECT_EQ(row(second).reason, store::Reason::kCaCompromise);
   // Until it has a successor nothing is issued, also after a restart.
-  for (const auto& a : {authority, must(Authority::load(*must(db->read(kNet)), kNet, *keys))}) {
+  const auto restarted = must(Authority::load(*must(db->read(kNet)), kNet, *keys));
+  for (const auto& a : {authority, restarted}) {
     auto tx = must(db->begin(kNet, now));
     const auto issued =
         a->issue(*tx, {"dev-1", {}, {}}, device_key->public_key(), Profile::kDevice, now, random);
