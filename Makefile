@@ -34,7 +34,8 @@ build-%:
 
 ## make bench [ONLY=regex]    figures beside a bare TLS relay and haproxy; table and build/bench.json
 bench: build-release
-	@$(RUN) scripts/build release bare_relay bench_load bench_issue year_test
+	@$(RUN) scripts/build release bare_relay bench_load bench_issue
+	@$(RUN) scripts/build dev year_test
 	@$(RUN) tests/bench/bench.py --only '$(ONLY)'
 
 ## make package           Debian packages, a self-contained directory, SBOMs, in build/package/; make test-package: tries them
