@@ -39,6 +39,8 @@ std::string_view error_name(Errc e) {
       return "cli.running";
     case Errc::kFailed:
       return "cli.failed";
+    case Errc::kInterrupted:
+      return "cli.interrupted";
   }
   return "cli.unknown";
 }
@@ -57,6 +59,7 @@ Exit exit_of(std::string_view code) {
       Rule{"cli.denied", kDenied},
       Rule{"cli.not_found", kNotFound},
       Rule{"cli.conflict", kConflict},
+      Rule{"cli.interrupted", kInterrupted},
       Rule{"cli.running", kConflict},
       Rule{"cli.unreachable", kUnreachable},
       Rule{"cli.verify", kVerifyFailed},

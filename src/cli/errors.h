@@ -18,7 +18,8 @@ enum Exit : std::uint8_t {
   kNotFound = 4,
   kConflict = 5,
   kUnreachable = 6,
-  kVerifyFailed = 7
+  kVerifyFailed = 7,
+  kInterrupted = 130,  ///< as shells say of SIGINT
 };
 
 enum class Errc : std::uint8_t {
@@ -31,6 +32,7 @@ enum class Errc : std::uint8_t {
   kVerify,
   kRunning,
   kFailed,
+  kInterrupted,
 };
 std::string_view error_name(Errc e);
 

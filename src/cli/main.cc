@@ -24,7 +24,7 @@ constexpr char kAbout[] =
     "  sally forward plant-mqtt 1883\n";
 constexpr char kExits[] =
     "Exit codes: 0 ok, 1 failed, 2 usage, 3 denied, 4 not found, 5 conflict, 6 unreachable (try "
-    "again), 7 verification failed.";
+    "again), 7 verification failed, 130 interrupted.";
 
 constexpr char kTokenHelp[] =
     "The token, a file that holds it, or '-' for standard input: those two keep it out of the list "

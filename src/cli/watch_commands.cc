@@ -82,11 +82,13 @@ class Screen {
       quiet.c_lflag &= ~static_cast<tcflag_t>(ICANON | ECHO | ISIG);
       raw_ = ::tcsetattr(STDIN_FILENO, TCSANOW, &quiet) == 0;
     }
+    before_stop_ = std::signal(SIGTSTP, SIG_IGN);  // stopped, it would leave a raw terminal
     put("\033[?1049h\033[?25l");
   }
   ~Screen() {
     put("\033[?25h\033[?1049l");
     if (raw_) ::tcsetattr(STDIN_FILENO, TCSANOW, &before_);
+    std::signal(SIGTSTP, before_stop_);
   }
   Screen(const Screen&) = delete;
   Screen& operator=(const Screen&) = delete;
@@ -115,6 +117,7 @@ class Screen {
     return line;
   }
   termios before_{};
+  void (*before_stop_)(int) = SIG_DFL;
   bool raw_ = false;
 };
 

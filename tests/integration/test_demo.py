@@ -66,13 +66,14 @@ def test_an_end_in_the_middle_leaves_no_process(how):
     demo = subprocess.Popen([SALLY, "demo"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert "ready in" in demo.stdout.readline()
     demo.send_signal(how)
-    demo.wait(40)
+    status = demo.wait(40)
     demo.stdout.close()
     wait_for(lambda: not leftovers(), seconds=15, what="no process left")
     wait_for(lambda: namespaces() <= around, seconds=15, what="no namespace left")
     rest = set(glob.glob("/tmp/sally-demo-*")) - before
     if how == signal.SIGINT:
         assert not rest
+        assert status == 130
     for folder in rest:  # nobody was left to remove it
         subprocess.run(["rm", "-rf", folder], check=True)
 

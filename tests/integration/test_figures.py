@@ -234,6 +234,12 @@ def test_top_shows_a_flow_once_and_live(net, plant):
     assert on_terminal(lambda pid, fd: os.write(fd, b"q")) == 0
     assert on_terminal(lambda pid, fd: os.kill(pid, signal.SIGTERM)) == 0
 
+    def stopped_and_ended(pid, _):  # a stop would leave the shell behind it a raw terminal
+        os.kill(pid, signal.SIGTSTP)
+        os.kill(pid, signal.SIGTERM)
+
+    assert on_terminal(stopped_and_ended) == 0
+
 
 def test_logs_are_json_with_known_codes_and_without_tokens(net, plant):
     _, pump, _ = plant
