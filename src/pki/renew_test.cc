@@ -212,7 +212,9 @@ class RecoveryTest : public RenewalTest {
   /// At the recovery door, which no lane leads to.
   Result<RenewalDoor::Outcome> recover(ByteView envelope) {
     auto tx = must(db->begin(kNet, now));
-    auto done = renewals.recover(*tx, envelope, now, random);
+    auto done = renewals.open(*tx, envelope).and_then([&](auto from) {
+      return renewals.recover(*tx, std::move(from), now, random);
+    });
     if (done) ok(tx->commit());
     return done;
   }
