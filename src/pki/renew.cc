@@ -216,6 +216,18 @@ Result<RenewalDoor::Outcome> RenewalDoor::recover(store::Transaction& tx, Signed
   return issue(tx, c, Door::kRecovery, now_ms, random);
 }
 
+Result<std::uint64_t> RenewalDoor::prune(store::Transaction& tx, std::int64_t now_ms,
+                                         std::uint64_t limit) const {
+  // A day more: what is refused at the door must not be unknown to it for a clock's sake.
+  const std::int64_t before_s = now_ms / 1000 - grace_s_ - 86'400;
+  TRY_ASSIGN(const auto n, tx.prune_certificates(before_s, limit));
+  if (n > 0)
+    TRY(tx.audit("system", "certificate.pruned", "",
+                 "{\"rows\":" + std::to_string(n) +
+                     ",\"ended_before_s\":" + std::to_string(before_s) + "}"));
+  return n;
+}
+
 Status RenewalDoor::audit_refusal(store::Transaction& tx, ByteView envelope, Door door,
                                   const Error& why) const {
   const auto request = trust::read_renewal(envelope, authority_->network().str());

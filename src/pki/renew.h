@@ -74,6 +74,10 @@ class RenewalDoor {
   /// active, and with the key that it has now.
   [[nodiscard]] Result<Outcome> recover(store::Transaction& tx, Signed from, std::int64_t now_ms,
                                         Random& random) const;
+  /// Forgets certificates that ended longer ago than the grace, at most `limit`; how many. Audits;
+  /// the caller commits.
+  [[nodiscard]] Result<std::uint64_t> prune(store::Transaction& tx, std::int64_t now_ms,
+                                            std::uint64_t limit) const;
   /// The refusal as an audit row of whom the request names, who may be nobody. The caller limits
   /// how many, and commits.
   [[nodiscard]] Status audit_refusal(store::Transaction& tx, ByteView envelope, Door door,
