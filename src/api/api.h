@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/metrics.h"
 #include "base/random.h"
+#include "base/source_rates.h"
 #include "base/token_bucket.h"
 #include "pki/authority.h"
 #include "pki/enroll.h"
@@ -122,9 +123,14 @@ class Api {
   void write_metrics(metrics::Text& out) const;
 
  private:
-  /// Each costs a signature before anybody is known.
-  static constexpr double kRecoveriesPerSecond = 200;
-  static constexpr double kRecoveryBurst = 1'000;
+  /// Each costs a read and a signature check before anybody is known. The sources as at the
+  /// listener (tls::AcceptLimits).
+  static constexpr double kRecoveriesPerSource = 50;
+  static constexpr double kRecoveryBurstPerSource = 200;
+  static constexpr std::size_t kRecoverySources = 8192;
+  /// Of all whose signature was good: each costs a transaction and a certificate.
+  static constexpr double kRecoveriesPerSecond = 500;
+  static constexpr double kRecoveryBurst = 2'000;
   /// What was asked, for the counts: a pattern of a table, never what a stranger wrote.
   using RouteName = std::string_view;
   [[nodiscard]] Response answer(const Request& request, RouteName& name) const;
@@ -136,6 +142,8 @@ class Api {
   [[nodiscard]] Response metrics_text(const Request& request) const;
   /// recovery.cc: for whom no router lets in.
   [[nodiscard]] Response recover(const Request& request) const;
+  /// Asks a bucket under the lock; counts who gets nothing.
+  [[nodiscard]] bool admit_recovery(const std::function<bool(std::int64_t now_us)>& take) const;
   // public.cc
   [[nodiscard]] Response revocation_list(const Request& request, const std::string& path) const;
   [[nodiscard]] Response certificate_status(const Request& request) const;
@@ -144,6 +152,8 @@ class Api {
   mutable std::map<std::pair<RouteName, int>, std::uint64_t> answered_;
   mutable std::map<std::string_view, std::uint64_t> enrolments_;  ///< by static code
   mutable std::map<std::string_view, std::uint64_t> recoveries_;  ///< by static code
+  mutable SourceRates recovery_sources_{kRecoveriesPerSource, kRecoveryBurstPerSource,
+                                        kRecoverySources};
   mutable TokenBucket recovery_rate_{kRecoveriesPerSecond, kRecoveryBurst};
   static constexpr std::size_t kMaxLogins = 10'000;
   mutable std::map<std::string, std::int64_t> logins_;  ///< day of the last, by serial

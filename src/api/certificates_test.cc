@@ -107,6 +107,24 @@ TEST_F(CertificatesTest, StrangersDoNotFillTheAudit) {
   EXPECT_EQ(must(must(db->read(kNet))->audit_rows(0, 1)).front().seq, before + 20);
 }
 
+TEST_F(CertificatesTest, JunkAtTheRecoveryDoorStarvesOnlyItsOwnSource) {
+  clock.set_unix_ms(leaf->not_after() * 1000 + 86'400'000);
+  const auto other = must(crypto::FileKey::generate(crypto::KeyType::kP256));
+  source = {1};
+  for (int i = 0; i < 200; ++i) (void)recover(*other);
+  (void)recover(*other, 503);
+  EXPECT_EQ(raw("POST", "/identity/v1/renew", "x").status, 503) << "before anything is parsed";
+  // Many sources: nobody's signature is good, so nothing is taken from who has one.
+  for (std::uint8_t n = 2; n < 22; ++n) {
+    source = {n};
+    for (int i = 0; i < 200; ++i) (void)recover(*other);
+  }
+  source = {99};
+  const auto done = recover(*device_key);
+  ASSERT_TRUE(done);
+  EXPECT_EQ(done->error, "");
+}
+
 TEST_F(CertificatesTest, TheAuditNamesWhoUsedTheApiAndWhoWasDenied) {
   const auto count = [&](const std::string& action) {
     int n = 0;

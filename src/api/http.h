@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -30,7 +31,8 @@ struct Request {
   std::vector<std::pair<std::string, std::string>> headers;
   std::string body;
   std::optional<Caller> caller;
-  std::string remote;  ///< address for the log
+  std::string remote;                     ///< address for the log
+  std::array<std::uint8_t, 16> source{};  ///< what limits count by: IPv4 address or IPv6 /64
 
   /// First header of that name (any case), or empty.
   [[nodiscard]] std::string_view header(std::string_view name) const;

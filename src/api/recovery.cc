@@ -20,6 +20,13 @@ bool stranger(const Error& e) {
 
 }  // namespace
 
+bool Api::admit_recovery(const std::function<bool(std::int64_t now_us)>& take) const {
+  const std::scoped_lock lock(stats_mutex_);
+  if (take(deps_.clock.mono_us())) return true;
+  ++recoveries_["api.busy"];
+  return false;
+}
+
 Response Api::recover(const Request& r) const {
   const std::int64_t now = deps_.clock.unix_ms();
   Response out;
@@ -32,20 +39,29 @@ Response Api::recover(const Request& r) const {
   };
   if (r.method != "POST") return refuse(405);
   if (r.body.size() > kMaxRequest) return refuse(413);
+  const auto busy = [&] {
+    out.headers.emplace_back("retry-after", "60");
+    return refuse(503);
+  };
+  // The source before anything else: who floods starves only himself.
+  if (!admit_recovery([&](std::int64_t us) { return recovery_sources_.take(r.source, us); }))
+    return busy();
   auto message = wire::decode_control(as_bytes(r.body));
   auto* renew = message ? std::get_if<wire::Renew>(&message->member) : nullptr;
   if (renew == nullptr) return refuse(400);
-  {
-    const std::scoped_lock lock(stats_mutex_);
-    if (!recovery_rate_.take(deps_.clock.mono_us())) {
-      ++recoveries_["api.busy"];
-      out.headers.emplace_back("retry-after", "60");
-      return refuse(503);
-    }
-  }
+  // One row, read without a change; the signature is checked while nobody waits for us.
+  auto from = deps_.renewals->open(
+      renew->envelope,
+      [&](std::string_view serial) -> Result<std::optional<store::CertificateRow>> {
+        TRY_ASSIGN(const auto tx, deps_.store.read(deps_.network));
+        return tx->certificate(serial);
+      });
+  if (from && !admit_recovery([&](std::int64_t us) { return recovery_rate_.take(us); }))
+    return busy();
   const auto run = [&]() -> Result<pki::RenewalDoor::Outcome> {
+    if (!from) return fail(std::move(from).error());
     TRY_ASSIGN(auto tx, deps_.store.begin(deps_.network, now));
-    TRY_ASSIGN(auto done, deps_.renewals->recover(*tx, renew->envelope, now, deps_.random));
+    TRY_ASSIGN(auto done, deps_.renewals->recover(*tx, std::move(*from), now, deps_.random));
     TRY(tx->commit());
     return done;
   };

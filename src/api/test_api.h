@@ -123,6 +123,7 @@ class ApiTest : public testing::Test {
     r.body = body;
     r.headers = std::move(headers);
     r.caller = caller;
+    r.source = source;
     return api->handle(r);
   }
   json::object call(int status, const std::string& method, const std::string& target,
@@ -156,6 +157,7 @@ class ApiTest : public testing::Test {
   std::unique_ptr<Api> api;
   crypto::FileKeyPtr device_key = must(crypto::FileKey::generate(crypto::KeyType::kP256));
   std::optional<Caller> caller;
+  std::array<std::uint8_t, 16> source{};
   void as_admin() { caller = Caller{kNet.str(), crypto::Role::kAdmin, "a1", admin_serial}; }
 };
 

@@ -15,11 +15,28 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "base/random.h"
+#include "base/source_rates.h"
 #include "base/text.h"
 #include "base/token_bucket.h"
 
 namespace sally {
 namespace {
+
+TEST(SourceRates, OneSourceTakesFromNobodyElseAndTheTableIsBounded) {
+  SourceRates rates(1, 2, 3);
+  const std::int64_t now = 1'000'000;
+  const SourceRates::Source a{1}, b{2}, c{3}, d{4};
+  EXPECT_TRUE(rates.take(a, now));
+  EXPECT_TRUE(rates.take(a, now));
+  EXPECT_FALSE(rates.take(a, now));
+  EXPECT_TRUE(rates.take(b, now));
+  EXPECT_TRUE(rates.take(c, now));
+  EXPECT_FALSE(rates.take(a, now)) << "and is now the last one heard of";
+  EXPECT_TRUE(rates.take(d, now)) << "b is forgotten for it";
+  EXPECT_EQ(rates.size(), 3u);
+  EXPECT_FALSE(rates.take(a, now)) << "who goes on is not forgotten";
+  EXPECT_TRUE(rates.take(a, now + 1'000'000));
+}
 
 TEST(TokenBucket, BurstThenRate) {
   TokenBucket b(10, 3);

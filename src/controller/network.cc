@@ -210,6 +210,7 @@ Status Network::upkeep() {
     TRY(tx->commit());
   }
   TRY(end_unproven());
+  TRY(prune_certificates());
   TRY(warn_of_ends());
   TRY(renew_responders());
   TRY(refresh_lists());

@@ -137,6 +137,7 @@ class Network final : public lane::LaneOwner, public api::Live {
   void on_renew(Peer& peer, wire::Renew renew);
   void audit_refusal(const wire::Renew& renew, const Error& why);
   Status end_unproven();
+  Status prune_certificates();
   Status warn_of_ends();
   struct Renewing {
     std::uint64_t lane = 0;

@@ -18,6 +18,7 @@ constexpr std::size_t kMaxBatch = 128;      // of one transaction
 constexpr std::size_t kMaxWaiting = 20'000;
 constexpr std::int64_t kDayMs = 86'400'000;
 constexpr std::uint64_t kMaxEnds = 100'000;
+constexpr std::uint64_t kPruneStep = 500;  // rows of one transaction
 
 }  // namespace
 
@@ -140,6 +141,18 @@ Status Network::end_unproven() {
   TRY_ASSIGN(auto tx, store_->begin(id_, clock_.unix_ms()));
   TRY_ASSIGN(const auto n, pki::supersede_unproven(*tx, clock_.unix_ms()));
   return n > 0 ? tx->commit() : Status{};
+}
+
+// In small transactions, and what is left the next time: nobody waits for it.
+Status Network::prune_certificates() {
+  for (int step = 0; step < 20; ++step) {
+    TRY_ASSIGN(auto tx, store_->begin(id_, clock_.unix_ms()));
+    TRY_ASSIGN(const auto n, renewals_->prune(*tx, clock_.unix_ms(), kPruneStep));
+    if (n == 0) return {};
+    TRY(tx->commit());
+    if (n < kPruneStep) return {};
+  }
+  return {};
 }
 
 // Once a day: what ends within 90, 30, 7 days though it does not renew itself, or should have.

@@ -102,6 +102,7 @@ http::Response Server::handle(http::Request&& request) const {
   r.headers = request.headers.list();
   r.body = std::move(request.body);
   r.remote = request.source.ip_text();
+  r.source = request.source.source_key();
   // The one place where a proven peer becomes a caller.
   if (request.peer)
     r.caller =

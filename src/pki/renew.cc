@@ -32,17 +32,32 @@ std::string request_hash(const wire::RenewalRequest& request) {
 
 }  // namespace
 
-Result<RenewalDoor::Checked> RenewalDoor::check(const store::Transaction& tx, ByteView envelope,
-                                                const Presenter* presenter,
-                                                std::int64_t now_ms) const {
-  Checked c;
+Result<RenewalDoor::Signed> RenewalDoor::open(ByteView envelope, const Find& find) const {
   auto request = trust::read_renewal(envelope, authority_->network().str());
   if (!request) {
     if (request.error().is(trust::Errc::kWrongNetwork))
       return fail(Errc::kRequestForeign, request.error().context());
     return fail(std::move(request).error());
   }
-  c.request = std::move(*request);
+  TRY_ASSIGN(auto row, find(request->serial));
+  if (!row) return fail(Errc::kCertificateUnknown, request->serial);
+  if (row->identity != request->id)
+    return fail(Errc::kNotYours, "certificate of " + row->identity + ", not " + request->id);
+  TRY_ASSIGN(const auto leaf, crypto::Certificate::from_der(row->der));
+  TRY(trust::verify_renewal(envelope, authority_->network().str(), leaf.public_key()));
+  return Signed{std::move(*request), std::move(*row)};
+}
+
+Result<RenewalDoor::Signed> RenewalDoor::open(const store::Transaction& tx,
+                                              ByteView envelope) const {
+  return open(envelope, [&tx](std::string_view serial) { return tx.certificate(serial); });
+}
+
+Result<RenewalDoor::Checked> RenewalDoor::check(const store::Transaction& tx, Signed from,
+                                                const Presenter* presenter,
+                                                std::int64_t now_ms) const {
+  Checked c{std::move(from), {}};
+  // What was signed by then may have been revoked or renewed since.
   TRY_ASSIGN(auto row, tx.certificate(c.request.serial));
   if (!row) return fail(Errc::kCertificateUnknown, c.request.serial);
   c.row = std::move(*row);
@@ -54,10 +69,6 @@ Result<RenewalDoor::Checked> RenewalDoor::check(const store::Transaction& tx, By
       return fail(Errc::kNotYours,
                   "request of " + c.request.id + ", lane of " + std::string(presenter->id));
   }
-  if (c.row.identity != c.request.id)
-    return fail(Errc::kNotYours, "certificate of " + c.row.identity + ", not " + c.request.id);
-  TRY_ASSIGN(const auto leaf, crypto::Certificate::from_der(c.row.der));
-  TRY(trust::verify_renewal(envelope, authority_->network().str(), leaf.public_key()));
   TRY_ASSIGN(auto identity, tx.identity(c.row.identity));
   if (!identity || identity->removed_ms != 0 || identity->standing != store::Standing::kActive)
     return fail(Errc::kIdentityInactive, c.row.identity);
@@ -176,7 +187,8 @@ Result<std::size_t> supersede_unproven(store::Transaction& tx, std::int64_t now_
 Result<RenewalDoor::Outcome> RenewalDoor::take(store::Transaction& tx, ByteView envelope,
                                                const Presenter& presenter, std::int64_t now_ms,
                                                Random& random) const {
-  TRY_ASSIGN(auto c, check(tx, envelope, &presenter, now_ms));
+  TRY_ASSIGN(auto from, open(tx, envelope));
+  TRY_ASSIGN(auto c, check(tx, std::move(from), &presenter, now_ms));
   if (c.request.csr.empty()) return note_use(tx, std::move(c), now_ms);
   return issue(tx, c, Door::kLane, now_ms, random);
 }
@@ -198,10 +210,22 @@ std::vector<Result<RenewalDoor::Outcome>> RenewalDoor::take_all(
   return all;
 }
 
-Result<RenewalDoor::Outcome> RenewalDoor::recover(store::Transaction& tx, ByteView envelope,
+Result<RenewalDoor::Outcome> RenewalDoor::recover(store::Transaction& tx, Signed from,
                                                   std::int64_t now_ms, Random& random) const {
-  TRY_ASSIGN(const auto c, check(tx, envelope, nullptr, now_ms));
+  TRY_ASSIGN(const auto c, check(tx, std::move(from), nullptr, now_ms));
   return issue(tx, c, Door::kRecovery, now_ms, random);
+}
+
+Result<std::uint64_t> RenewalDoor::prune(store::Transaction& tx, std::int64_t now_ms,
+                                         std::uint64_t limit) const {
+  // A day more: what is refused at the door must not be unknown to it for a clock's sake.
+  const std::int64_t before_s = now_ms / 1000 - grace_s_ - 86'400;
+  TRY_ASSIGN(const auto n, tx.prune_certificates(before_s, limit));
+  if (n > 0)
+    TRY(tx.audit("system", "certificate.pruned", "",
+                 "{\"rows\":" + std::to_string(n) +
+                     ",\"ended_before_s\":" + std::to_string(before_s) + "}"));
+  return n;
 }
 
 Status RenewalDoor::audit_refusal(store::Transaction& tx, ByteView envelope, Door door,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -58,24 +59,36 @@ class RenewalDoor {
   [[nodiscard]] std::vector<Result<Outcome>> take_all(store::Transaction& tx,
                                                       const std::vector<Request>& requests,
                                                       std::int64_t now_ms, Random& random) const;
+  /// A request whose signature was made with the key of the certificate that it names.
+  struct Signed {
+    wire::RenewalRequest request;
+    store::CertificateRow row;  ///< as it was when it was read
+  };
+  using Find = std::function<Result<std::optional<store::CertificateRow>>(std::string_view serial)>;
+  /// Before any transaction, so that who signs nothing holds up nobody: `find` is asked once, for
+  /// the certificate of a serial; the signature is checked after it returned.
+  [[nodiscard]] Result<Signed> open(ByteView envelope, const Find& find) const;
+  [[nodiscard]] Result<Signed> open(const store::Transaction& tx, ByteView envelope) const;
   /// The same for whom no router lets in: nobody vouches for a lane, and the certificate may have
   /// ended within the grace, or be superseded by one that never arrived. Only while the identity is
   /// active, and with the key that it has now.
-  [[nodiscard]] Result<Outcome> recover(store::Transaction& tx, ByteView envelope,
-                                        std::int64_t now_ms, Random& random) const;
+  [[nodiscard]] Result<Outcome> recover(store::Transaction& tx, Signed from, std::int64_t now_ms,
+                                        Random& random) const;
+  /// Forgets certificates that ended longer ago than the grace, at most `limit`; how many. Audits;
+  /// the caller commits.
+  [[nodiscard]] Result<std::uint64_t> prune(store::Transaction& tx, std::int64_t now_ms,
+                                            std::uint64_t limit) const;
   /// The refusal as an audit row of whom the request names, who may be nobody. The caller limits
   /// how many, and commits.
   [[nodiscard]] Status audit_refusal(store::Transaction& tx, ByteView envelope, Door door,
                                      const Error& why) const;
 
  private:
-  struct Checked {
-    wire::RenewalRequest request;
-    store::CertificateRow row;
+  struct Checked : Signed {
     store::Identity identity;
   };
   /// No `presenter`: the recovery door.
-  [[nodiscard]] Result<Checked> check(const store::Transaction& tx, ByteView envelope,
+  [[nodiscard]] Result<Checked> check(const store::Transaction& tx, Signed from,
                                       const Presenter* presenter, std::int64_t now_ms) const;
   [[nodiscard]] Status check_recovery(const store::Transaction& tx, const Checked& c,
                                       std::int64_t now_ms) const;

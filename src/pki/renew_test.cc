@@ -212,7 +212,9 @@ class RecoveryTest : public RenewalTest {
   /// At the recovery door, which no lane leads to.
   Result<RenewalDoor::Outcome> recover(ByteView envelope) {
     auto tx = must(db->begin(kNet, now));
-    auto done = renewals.recover(*tx, envelope, now, random);
+    auto done = renewals.open(*tx, envelope).and_then([&](auto from) {
+      return renewals.recover(*tx, std::move(from), now, random);
+    });
     if (done) ok(tx->commit());
     return done;
   }
@@ -290,6 +292,49 @@ TEST_F(RecoveryTest, EveryRefusalHasItsCode) {
   }
   revoke(first, false);
   EXPECT_EQ(code(), "pki.certificate_revoked") << "expired and revoked";
+}
+
+TEST_F(RecoveryTest, RowsGoAfterTheGraceButNotWhatStillBarsOrIsTheLast) {
+  const auto prune = [&](std::uint64_t limit) {
+    auto tx = must(db->begin(kNet, now));
+    const auto n = must(renewals.prune(*tx, now, limit));
+    if (n > 0) ok(tx->commit());
+    return n;
+  };
+  const store::CertificateRow model = row(first);
+  const auto put = [&](const std::string& serial, std::int64_t issued_ms, std::int64_t ended_s,
+                       bool revoked) {
+    auto tx = must(db->begin(kNet, now));
+    auto r = model;
+    r.serial = serial;
+    r.issued_ms = issued_ms;
+    r.not_after_s = ended_s;
+    r.revoked_ms = revoked ? issued_ms : 0;
+    ok(tx->put_certificate(r));
+    ok(tx->audit("t", "t", "t"));
+    ok(tx->commit());
+  };
+  const auto left = [&] { return must(must(db->read(kNet))->certificates_of("dev-1")).size(); };
+  const std::int64_t end_s = model.not_after_s;
+  at((end_s + kRecoveryGraceS + 2 * 86'400) * 1000);
+  EXPECT_EQ(prune(9), 0u) << "the last one stays";
+  for (int i = 1; i <= 3; ++i) put("a" + std::to_string(i), kNow + i, end_s, false);
+  EXPECT_EQ(prune(2), 2u) << "in steps";
+  EXPECT_EQ(prune(2), 1u);
+  EXPECT_EQ(left(), 1u);
+  EXPECT_EQ(must(must(db->read(kNet))->audit_rows(0, 1)).front().action, "certificate.pruned");
+  // Revoked, and a later one has the same key: that must get nothing by its absence.
+  put("b1", kNow + 10, end_s, true);
+  put("b2", kNow + 11, end_s + 30 * 86'400, false);
+  EXPECT_EQ(prune(9), 1u) << "a3 alone";
+  EXPECT_EQ(left(), 2u);
+  // Newer than one that ended later: without it the older one would be current.
+  put("c0", kNow + 5, end_s + 30 * 86'400, false);
+  put("c1", kNow + 6, end_s, false);
+  EXPECT_EQ(prune(9), 0u);
+  at(now + 60 * kDayMs);
+  EXPECT_EQ(prune(9), 3u) << "all ended long ago";
+  EXPECT_EQ(left(), 1u);
 }
 
 TEST_F(RecoveryTest, AKeyThatWasReplacedRecoversNothing) {

@@ -104,8 +104,11 @@ class RevokeTest : public PkiTest {
         .csr = to_bytes(as_bytes(must(crypto::make_csr(*device_key, "dev-1")))),
         .time_ms = now};
     auto tx = must(db->begin(kNet, now));
-    const auto done = RenewalDoor(authority).recover(
-        *tx, must(trust::make_renewal(request, *device_key)), now, random);
+    const RenewalDoor desk(authority);
+    const auto done =
+        desk.open(*tx, must(trust::make_renewal(request, *device_key))).and_then([&](auto from) {
+          return desk.recover(*tx, std::move(from), now, random);
+        });
     return done ? "ok" : std::string(done.error().code());
   }
   static wire::IdentityState identity(const wire::StateOp& op) {

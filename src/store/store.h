@@ -115,6 +115,10 @@ class Transaction {
   virtual Result<std::uint64_t> revoke_certificates_of(std::string_view identity,
                                                        Reason reason) = 0;
   virtual Result<std::uint64_t> revoke_certificates_by(std::string_view issuer, Reason reason) = 0;
+  /// Forgets at most `limit` that ended before `before_s`; how many. Those stay that still say
+  /// something: the last of an identity, one that is newer than one that ended later (whose key is
+  /// current would change), one whose revocation bars another one of its key.
+  virtual Result<std::uint64_t> prune_certificates(std::int64_t before_s, std::uint64_t limit) = 0;
   /// Its tokens that nobody has used; how many.
   virtual Result<std::uint64_t> revoke_enrollments_of(std::string_view identity) = 0;
   virtual Status put_enrollment(const Enrollment& row) = 0;

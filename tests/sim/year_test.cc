@@ -70,7 +70,9 @@ class Office {
                                      const wire::Renew& renew, bool recovery) {
     const std::int64_t now = clock_.unix_ms();
     auto tx = must(db->begin(kNet, now));
-    auto done = recovery ? door->recover(*tx, renew.envelope, now, random)
+    auto done = recovery ? door->open(*tx, renew.envelope).and_then([&](auto from) {
+      return door->recover(*tx, std::move(from), now, random);
+    })
                          : door->take(*tx, renew.envelope, {id, lane_serial}, now, random);
     wire::Renewed reply{.request = renew.request,
                         .id = id,

@@ -370,6 +370,18 @@ class SqliteTransaction final : public Transaction {
     s << now_ms_ << static_cast<std::int64_t>(reason) << issuer;
     return run_many(s);
   }
+  Result<std::uint64_t> prune_certificates(std::int64_t before_s, std::uint64_t limit) override {
+    auto s = change(
+        "DELETE FROM certificates WHERE network=?1 AND serial IN (SELECT c.serial FROM "
+        "certificates c WHERE c.network=?1 AND c.not_after_s < ?2 AND EXISTS (SELECT 1 FROM "
+        "certificates o WHERE o.network=?1 AND o.identity=c.identity AND "
+        "o.issued_ms > c.issued_ms) AND NOT EXISTS (SELECT 1 FROM certificates o WHERE "
+        "o.network=?1 AND o.identity=c.identity AND o.not_after_s >= ?2 AND (o.issued_ms <= "
+        "c.issued_ms OR (o.key_hash = c.key_hash AND c.revoked_ms > 0 AND (c.superseded = 0 OR "
+        "c.reason = ?4)))) ORDER BY c.not_after_s LIMIT ?3)");
+    s << before_s << limit << static_cast<std::int64_t>(Reason::kCaCompromise);
+    return run_many(s);
+  }
   Result<std::uint64_t> revoke_enrollments_of(std::string_view identity) override {
     auto s = change(
         "UPDATE enrollments SET revoked_ms=?2 WHERE network=?1 AND identity=?3 AND used_ms=0 AND "
