@@ -13,6 +13,13 @@
 int main(int argc, char** argv) {
   std::string dir;
   std::optional<sally::http::PlainAddress> metrics;
+  int flags = 0;
+  const auto read_session_key = [&flags](std::string_view text) {
+    flags = text == "always"  ? SALLY_SESSION_KEY_ALWAYS
+            : text == "never" ? SALLY_SESSION_KEY_NEVER
+                              : 0;
+    return flags != 0 || text == "auto";
+  };
   for (int i = 1; i < argc; ++i) {
     const bool more = i + 1 < argc;
     if (std::strcmp(argv[i], "--dir") == 0 && more) {
@@ -27,6 +34,9 @@ int main(int argc, char** argv) {
         return 2;
       }
       metrics = *at;
+    } else if (std::strcmp(argv[i], "--session-key") == 0 && more &&
+               read_session_key(argv[i + 1])) {
+      ++i;
     } else if (std::strcmp(argv[i], "--log-json") == 0) {
       sally::log::set_json(true);
     } else if (std::strcmp(argv[i], "--version") == 0) {
@@ -36,7 +46,8 @@ int main(int argc, char** argv) {
       const bool asked = std::strcmp(argv[i], "--help") == 0;
       std::fputs(
           "usage: sally-agent --dir DIR [--log debug|info|warn|error|json]\n"
-          "                   [--metrics 127.0.0.1:PORT|unix:PATH]\n  DIR is the "
+          "                   [--metrics 127.0.0.1:PORT|unix:PATH]\n"
+          "                   [--session-key auto|always|never]\n  DIR is the "
           "folder that `sally join` made.\n",
           asked ? stdout : stderr);
       return asked ? 0 : 2;
@@ -49,7 +60,7 @@ int main(int argc, char** argv) {
   sally::loop::die_with_supervisor();
   std::signal(SIGPIPE, SIG_IGN);
   sally::loop::Loop loop;
-  sally::agent::Agent agent(loop, dir);
+  sally::agent::Agent agent(loop, dir, flags);
   agent.on_stop = [&] { loop.stop(); };
   sally::loop::Signals signals(loop, {SIGINT, SIGTERM}, [&](int) { loop.stop(); });
   if (const auto s = agent.start(); !s) {

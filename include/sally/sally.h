@@ -88,7 +88,7 @@ typedef struct sally_options {
   const char* identity_path; /* the file that enrolment wrote */
   void (*on_event)(void* user, sally_event event, const char* text);
   void* user;
-  int flags; /* SALLY_CALLER_LOOP */
+  int flags; /* SALLY_CALLER_LOOP, SALLY_SESSION_KEY_* */
 } sally_options;
 #define SALLY_OPTIONS_INIT {sizeof(sally_options), NULL, NULL, NULL, 0}
 
@@ -97,6 +97,10 @@ typedef struct sally_options {
  * not from a callback; every other function may be called from any thread and waits for the next
  * run. */
 #define SALLY_CALLER_LOOP 1
+/* A key in memory, with a certificate of hours that the device's own key has asked for, signs in
+ * its place: always, or never. Without either: where a signature of the device's key is slow. */
+#define SALLY_SESSION_KEY_ALWAYS 2
+#define SALLY_SESSION_KEY_NEVER 4
 
 /* Reads the identity and starts to connect; returns before it is connected. */
 SALLY_API int sally_open(const sally_options* options, sally_context** out);

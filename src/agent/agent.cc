@@ -41,7 +41,8 @@ json::object forward_json(const Forwards::Entry& f) {
 
 }  // namespace
 
-Agent::Agent(loop::Loop& loop, std::string dir) : loop_(loop), dir_(std::move(dir)) {}
+Agent::Agent(loop::Loop& loop, std::string dir, int flags)
+    : loop_(loop), dir_(std::move(dir)), flags_(flags) {}
 
 Agent::~Agent() {
   *alive_ = false;
@@ -70,6 +71,7 @@ Status Agent::start() {
   options.identity_path = identity.c_str();
   options.on_event = &Agent::on_event;
   options.user = this;
+  options.flags = flags_;
   // Events may come before hosting_ is there: on_event asks, and sync() below catches up.
   if (sally_open(&options, &ctx_) != SALLY_OK)
     return fail(Errc::kSdk, sally_last_error(), Source::kConfig);

@@ -21,7 +21,8 @@ namespace sally::agent {
 /// later everything is retried.
 class Agent {
  public:
-  Agent(loop::Loop& loop, std::string dir);
+  /// `flags`: SALLY_SESSION_KEY_*.
+  Agent(loop::Loop& loop, std::string dir, int flags = 0);
   ~Agent();
   Agent(const Agent&) = delete;
   Agent& operator=(const Agent&) = delete;
@@ -41,6 +42,7 @@ class Agent {
 
   loop::Loop& loop_;
   std::string dir_;
+  const int flags_;
   loop::Fd lock_;
   sally_context* ctx_ = nullptr;
   std::unique_ptr<Hosting> hosting_;

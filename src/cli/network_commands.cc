@@ -255,6 +255,14 @@ Status run_supervisor(const std::string& lock_path, std::vector<Program> program
   return {};
 }
 
+// As OPTIONS in /etc/default/sally-controller and sally-router does for the units.
+void options_of(const char* variable, Program& program) {
+  const char* more = std::getenv(variable);
+  for (const std::string_view word : split(more == nullptr ? "" : more, ' ')) {
+    if (!word.empty()) program.args.emplace_back(word);
+  }
+}
+
 }  // namespace
 
 std::string sibling(const std::string& program) {
@@ -406,15 +414,9 @@ Status up(const Common& c, const UpOptions& given) {
       p.args.insert(p.args.end(), {"--metrics", "unix:" + o.dir + "/" + p.name + ".metrics"});
     if (!o.log.empty()) p.args.insert(p.args.end(), {"--log", o.log});
   }
-  // As OPTIONS in /etc/default/sally-controller and sally-router does for the units.
-  const auto options_of = [](const char* variable, Program& program) {
-    const char* more = std::getenv(variable);
-    for (const std::string_view word : split(more == nullptr ? "" : more, ' ')) {
-      if (!word.empty()) program.args.emplace_back(word);
-    }
-  };
   options_of("SALLY_CONTROLLER_OPTIONS", programs[0]);
   options_of("SALLY_ROUTER_OPTIONS", programs[1]);
+  options_of("SALLY_AGENT_OPTIONS", programs[2]);
   // Asked from a thread of its own: the supervisor's loop does not wait for anybody.
   std::atomic<bool> over = false;
   std::thread watcher;
@@ -433,13 +435,13 @@ Status up(const Common& c, const UpOptions& given) {
 }
 
 Status supervise_agent(const std::string& dir) {
-  return run_supervisor(dir + "/supervisor.lock",
-                        {{.name = "agent",
-                          .path = sibling("sally-agent"),
-                          .args = {"--dir", dir},
-                          .log_path = dir + "/agent.log",
-                          .only_if_exists = {}}},
-                        [] {});
+  Program agent{.name = "agent",
+                .path = sibling("sally-agent"),
+                .args = {"--dir", dir},
+                .log_path = dir + "/agent.log",
+                .only_if_exists = {}};
+  options_of("SALLY_AGENT_OPTIONS", agent);
+  return run_supervisor(dir + "/supervisor.lock", {std::move(agent)}, [] {});
 }
 
 Status down(const Common& c, const std::string& dir_option) {

@@ -71,6 +71,26 @@ T* extension(const X509* x, int nid, bool& bad) {
   return e;
 }
 
+std::string serial_text(ByteView digits) {
+  while (digits.size() > 1 && digits.front() == 0) digits = digits.subspan(1);
+  return to_hex(digits);
+}
+
+// Empty: there is none.
+Result<std::string> session_parent_of(const X509* x) {
+  const Ossl<ASN1_OBJECT, ASN1_OBJECT_free> oid(OBJ_txt2obj(kSessionParentOid, 1));
+  if (!oid) return fail(Errc::kMalformed, "session extension", Source::kInternal);
+  const int at = X509_get_ext_by_OBJ(x, oid.get(), -1);
+  if (at < 0) return std::string();
+  const ASN1_OCTET_STRING* value = X509_EXTENSION_get_data(X509_get_ext(x, at));
+  const ByteView der(ASN1_STRING_get0_data(value),
+                     static_cast<std::size_t>(ASN1_STRING_length(value)));
+  if (X509_get_ext_by_OBJ(x, oid.get(), at) >= 0 || der.size() < 3 || der.size() > 34 ||
+      der[0] != V_ASN1_OCTET_STRING || der[1] != der.size() - 2)
+    return fail(Errc::kMalformed, "session extension");
+  return serial_text(der.subspan(2));
+}
+
 }  // namespace
 
 Result<Certificate> Certificate::build(std::shared_ptr<x509_st> x509, Bytes der) {
@@ -87,10 +107,9 @@ Result<Certificate> Certificate::build(std::shared_ptr<x509_st> x509, Bytes der)
 
   const ASN1_INTEGER* serial = X509_get0_serialNumber(x);
   if (ASN1_STRING_length(serial) > 32) return fail(Errc::kMalformed, "serial number");
-  ByteView digits(ASN1_STRING_get0_data(serial),
-                  static_cast<std::size_t>(ASN1_STRING_length(serial)));
-  while (digits.size() > 1 && digits.front() == 0) digits = digits.subspan(1);
-  impl->serial = to_hex(digits);
+  impl->serial = serial_text(
+      {ASN1_STRING_get0_data(serial), static_cast<std::size_t>(ASN1_STRING_length(serial))});
+  TRY_ASSIGN(impl->session_parent, session_parent_of(x));
 
   bool bad = false;
   Ossl<BASIC_CONSTRAINTS, BASIC_CONSTRAINTS_free> bc(

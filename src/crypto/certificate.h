@@ -30,6 +30,10 @@ enum Eku : std::uint32_t {
 /// because some parsers refuse larger ones.
 inline constexpr char kSignerEkuOid[] = "1.3.6.1.4.1.32473.83.1";
 
+/// Extension of a session certificate: the serial number of the device certificate that it stands
+/// for and dies with, an OCTET STRING of 1 to 32 bytes. Not critical.
+inline constexpr char kSessionParentOid[] = "1.3.6.1.4.1.32473.83.2";
+
 /// Key usages as a bit set (only those we look at).
 enum KeyUsage : std::uint32_t {
   kKuDigitalSignature = 1,
@@ -79,6 +83,8 @@ class Certificate {
   [[nodiscard]] bool has_eku(Eku e) const { return impl_->eku && (*impl_->eku & e) != 0; }
   /// Bit set of KeyUsage; nullopt where the extension is absent.
   [[nodiscard]] std::optional<std::uint32_t> key_usage() const { return impl_->key_usage; }
+  /// Of a session certificate: serial of its device's certificate, as serial_hex(); else empty.
+  [[nodiscard]] const std::string& session_parent() const { return impl_->session_parent; }
   [[nodiscard]] bool self_issued() const { return impl_->self_issued; }
   /// Lower-case hex over the DER.
   [[nodiscard]] std::string sha256_hex() const;
@@ -95,7 +101,7 @@ class Certificate {
     std::shared_ptr<x509_st> x509;
     Bytes der;
     PublicKey key;
-    std::string subject_cn, issuer_cn, serial;
+    std::string subject_cn, issuer_cn, serial, session_parent;
     std::vector<std::string> uris, dns, ips;
     std::int64_t not_before = 0, not_after = 0;
     bool ca = false, self_issued = false;

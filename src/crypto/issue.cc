@@ -63,6 +63,21 @@ bool add_ext(X509* x, int nid, void* value, bool critical) {
   return X509_add1_ext_i2d(x, nid, value, critical ? 1 : 0, X509V3_ADD_DEFAULT) == 1;
 }
 
+bool add_session_parent(X509* x, const std::string& serial_hex) {
+  const auto serial = from_hex(serial_hex);
+  if (!serial || serial->empty() || serial->size() > 32) return false;
+  Bytes der{V_ASN1_OCTET_STRING, static_cast<std::uint8_t>(serial->size())};
+  append(der, *serial);
+  const Ossl<ASN1_OBJECT, ASN1_OBJECT_free> oid(OBJ_txt2obj(kSessionParentOid, 1));
+  const Ossl<ASN1_OCTET_STRING, ASN1_OCTET_STRING_free> value(ASN1_OCTET_STRING_new());
+  if (!oid || !value ||
+      ASN1_OCTET_STRING_set(value.get(), der.data(), static_cast<int>(der.size())) != 1)
+    return false;
+  const Ossl<X509_EXTENSION, X509_EXTENSION_free> extension(
+      X509_EXTENSION_create_by_OBJ(nullptr, oid.get(), 0, value.get()));
+  return extension && X509_add_ext(x, extension.get(), -1) == 1;
+}
+
 bool add_extensions(X509* x, const CertSpec& spec, const PublicKey& subject,
                     const Certificate* issuer) {
   Ossl<BASIC_CONSTRAINTS, BASIC_CONSTRAINTS_free> bc(BASIC_CONSTRAINTS_new());
@@ -104,6 +119,8 @@ bool add_extensions(X509* x, const CertSpec& spec, const PublicKey& subject,
     const Ossl<ASN1_NULL, ASN1_NULL_free> nothing(ASN1_NULL_new());
     if (!nothing || !add_ext(x, NID_id_pkix_OCSP_noCheck, nothing.get(), false)) return false;
   }
+
+  if (!spec.session_parent.empty() && !add_session_parent(x, spec.session_parent)) return false;
 
   if (!spec.uris.empty() || !spec.dns.empty() || !spec.ips.empty()) {
     SanStack san(sk_GENERAL_NAME_new_null());

@@ -22,6 +22,7 @@ struct CertSpec {
   std::optional<int> path_length;  ///< CA only
   std::uint32_t eku = 0;           ///< bit set of Eku; 0 = no extension
   bool ocsp_no_check = false;      ///< nobody asks whether a responder's own is revoked (RFC 6960)
+  std::string session_parent;      ///< serial in hex: kSessionParentOid; empty = no extension
   std::vector<std::string> uris;
   std::vector<std::string> dns;
   std::vector<std::string> ips;  ///< text form

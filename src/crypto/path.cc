@@ -261,6 +261,8 @@ Result<VerifiedPath> validate_path(const Certificate& leaf,
   if (name.network != policy.network)
     return fail(Errc::kWrongTrustDomain, "identity belongs to another network");
   TRY(check_usage(leaf, issuing, policy.purpose, name.role));
+  if (!leaf.session_parent().empty() && name.role != Role::kDevice)
+    return fail(Errc::kWrongRole, "only a device has session certificates");
   if (!policy.roles.empty() &&
       std::find(policy.roles.begin(), policy.roles.end(), name.role) == policy.roles.end())
     return fail(Errc::kWrongRole, std::string(role_name(name.role)) + " is not allowed here");

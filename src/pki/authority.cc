@@ -60,6 +60,7 @@ bool is_ocsp(Profile profile) {
 crypto::Role role_of(Profile profile) {
   switch (profile) {
     case Profile::kDevice:
+    case Profile::kSession:
       return crypto::Role::kDevice;
     case Profile::kRouter:
       return crypto::Role::kRouter;
@@ -130,11 +131,18 @@ std::string_view error_name(Errc e) {
       return "pki.name_asked";
     case Errc::kCaAsked:
       return "pki.ca_asked";
+    case Errc::kSessionNotHere:
+      return "pki.session_not_here";
+    case Errc::kSessionKey:
+      return "pki.session_key";
+    case Errc::kDeviceKeyOnly:
+      return "pki.device_key_only";
   }
   return "pki.unknown";
 }
 
 std::string_view profile_name(Profile profile) {
+  if (profile == Profile::kSession) return "session";
   return is_ocsp(profile) ? "ocsp" : crypto::role_name(role_of(profile));
 }
 
@@ -282,9 +290,14 @@ Result<Issued> Authority::issue(store::Transaction& tx, const Subject& subject,
                                 const crypto::PublicKey& key, Profile profile, std::int64_t now_ms,
                                 Random& random, std::int64_t life_s) const {
   const std::int64_t now_s = now_ms / 1000;
-  const std::int64_t life = life_s > 0 ? life_s : lifetime_days(profile) * kDay;
+  const bool session = profile == Profile::kSession;
+  std::int64_t life = life_s > 0 ? life_s : lifetime_days(profile) * kDay;
+  if (session) life = std::min(life, kSessionLifeS);
+  if (session != subject.parent.has_value())
+    return fail(Errc::kBadSubject, "a session certificate has a parent, and nothing else has",
+                Source::kInternal);
   const IssuerPtr from =
-      this->issuer(profile == Profile::kDevice || profile == Profile::kOcspDevices);
+      this->issuer(profile == Profile::kDevice || session || profile == Profile::kOcspDevices);
   const Issuer& issuer = *from;
   // Its revocation may have been committed a moment ago, and its successor not be in place yet.
   TRY_ASSIGN(const auto authorities, tx.authorities());
@@ -301,6 +314,11 @@ Result<Issued> Authority::issue(store::Transaction& tx, const Subject& subject,
   s.not_before_s =
       std::max(now_s - std::min(kBackdate, life / 10), issuer.certificate.not_before());
   s.not_after_s = std::min(now_s + life, issuer.certificate.not_after());
+  if (session) {
+    s.not_before_s = std::max(s.not_before_s, subject.parent->not_before());
+    s.not_after_s = std::min(s.not_after_s, subject.parent->not_after());
+    s.session_parent = subject.parent->serial_hex();
+  }
   if (!is_ocsp(profile))
     s.uris = {crypto::IdentityName{network_.str(), role_of(profile), subject.id}.uri()};
   s.ocsp_no_check = is_ocsp(profile);
@@ -324,6 +342,8 @@ Result<Issued> Authority::issue(store::Transaction& tx, const Subject& subject,
   if (!is_ocsp(profile) && !crypto::parse_identity_uri(s.uris.front()))
     return fail(Errc::kBadSubject, "id " + subject.id, Source::kInternal);
   TRY_ASSIGN(auto leaf, crypto::sign_certificate(s, key, &issuer.certificate, *issuer.key, random));
+  // It falls with its parent everywhere, so nothing asks for a row of its own.
+  if (session) return Issued{std::move(leaf), issuer.certificate};
   store::CertificateRow row;
   row.serial = leaf.serial_hex();
   row.identity = subject.id;

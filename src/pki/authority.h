@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,7 @@ namespace sally::pki {
 /// What a certificate is for; its fields are fixed by docs/pki.md and by nothing a requester says.
 enum class Profile : std::uint8_t {
   kDevice,
+  kSession,  ///< of a device, for a key in its memory, beside the certificate it dies with; no row
   kRouter,
   kController,
   kAdmin,
@@ -37,12 +39,16 @@ Profile profile_of(store::Kind kind);
 int lifetime_days(Profile profile);
 /// A leaf of who renews by itself lives this long.
 inline constexpr std::int64_t kRenewingLifeS = 30LL * 86'400;
+/// A session certificate lives this long at most, and never beyond the one it stands for.
+inline constexpr std::int64_t kSessionLifeS = 12LL * 3'600;
 
 /// Names of a leaf. They come from the registry.
 struct Subject {
   std::string id;
   std::vector<std::string> dns;  ///< routers and controllers
   std::vector<std::string> ips;
+  /// Of a session certificate: the certificate that it stands for.
+  std::optional<crypto::Certificate> parent{};
 };
 
 struct Issued {
@@ -77,8 +83,8 @@ class Authority {
                                                        const NetworkId& network,
                                                        const KeyDir& keys);
 
-  /// The one function that issues a leaf. Writes the certificate's row; the caller audits and
-  /// commits. `life_s` 0: as long as the profile says.
+  /// The one function that issues a leaf. Writes the certificate's row, but for one that dies with
+  /// another; the caller audits and commits. `life_s` 0: as long as the profile says.
   [[nodiscard]] Result<Issued> issue(store::Transaction& tx, const Subject& subject,
                                      const crypto::PublicKey& key, Profile profile,
                                      std::int64_t now_ms, Random& random,

@@ -33,6 +33,10 @@ enum class Errc : std::uint8_t {
   kTooOften,   ///< more renewals than an identity needs
   kNameAsked,  ///< a request with names in it that are not the identity's
   kCaAsked,    ///< a request to be a CA
+  // session certificates
+  kSessionNotHere,  ///< only a device gets one, over its lane, and nothing else with it
+  kSessionKey,      ///< a session certificate for the device's own key
+  kDeviceKeyOnly,   ///< the device may not have one: tag device-key-only
 };
 std::string_view error_name(Errc e);
 

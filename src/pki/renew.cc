@@ -8,6 +8,7 @@
 #include "crypto/hash.h"
 #include "pki/publish.h"
 #include "pki/revoke.h"
+#include "trust/records.h"
 #include "trust/renewal.h"
 
 namespace sally::pki {
@@ -109,12 +110,44 @@ Status RenewalDoor::check_recovery(const store::Transaction& tx, const Checked& 
   return {};
 }
 
+namespace {
+
+Result<crypto::Csr> own_csr(ByteView text, const std::string& id) {
+  TRY_ASSIGN(auto csr, crypto::parse_csr(text));
+  if (csr.asks_ca) return fail(Errc::kCaAsked, id);
+  if (csr.asks_names || csr.subject_cn != id)
+    return fail(Errc::kNameAsked, "'" + csr.subject_cn + "' of " + id);
+  return csr;
+}
+
+}  // namespace
+
+// The same request twice gives two certificates of one key, which fall together: harmless, and
+// within the rate of its router. So nothing of it is remembered but the audit.
+Result<RenewalDoor::Outcome> RenewalDoor::issue_session(store::Transaction& tx, const Checked& c,
+                                                        std::int64_t now_ms, Random& random) const {
+  const std::string& id = c.identity.id;
+  if (c.identity.kind != store::Kind::kDevice || !c.request.csr.empty())
+    return fail(Errc::kSessionNotHere, id);
+  if (std::ranges::contains(c.identity.tags, trust::kDeviceKeyOnly))
+    return fail(Errc::kDeviceKeyOnly, id);
+  TRY_ASSIGN(const auto csr, own_csr(c.request.session_csr, id));
+  TRY_ASSIGN(auto parent, crypto::Certificate::from_der(c.row.der));
+  if (csr.key == parent.public_key()) return fail(Errc::kSessionKey, id);
+  Outcome out{.changed = true, .session = true};
+  TRY_ASSIGN(
+      out.issued,
+      authority_->issue(tx, {.id = id, .dns = {}, .ips = {}, .parent = std::move(parent)}, csr.key,
+                        Profile::kSession, now_ms, random, std::min(life_s_, kSessionLifeS)));
+  TRY(tx.audit(actor(c.identity), "certificate.session", id,
+               "{\"serial\":\"" + out.issued->leaf.serial_hex() + "\",\"by\":\"" + c.row.serial +
+                   "\",\"key\":\"" + csr.key.hash_hex() + "\"}"));
+  return out;
+}
+
 Result<RenewalDoor::Outcome> RenewalDoor::issue(store::Transaction& tx, const Checked& c, Door door,
                                                 std::int64_t now_ms, Random& random) const {
-  TRY_ASSIGN(const auto csr, crypto::parse_csr(c.request.csr));
-  if (csr.asks_ca) return fail(Errc::kCaAsked, c.identity.id);
-  if (csr.asks_names || csr.subject_cn != c.identity.id)
-    return fail(Errc::kNameAsked, "'" + csr.subject_cn + "' of " + c.identity.id);
+  TRY_ASSIGN(const auto csr, own_csr(c.request.csr, c.identity.id));
   const std::string hash = request_hash(c.request);
   TRY_ASSIGN(const auto rows, tx.certificates_of(c.identity.id));
   if (std::ranges::find(rows, hash, &store::CertificateRow::request) != rows.end())
@@ -189,6 +222,7 @@ Result<RenewalDoor::Outcome> RenewalDoor::take(store::Transaction& tx, ByteView 
                                                Random& random) const {
   TRY_ASSIGN(auto from, open(tx, envelope));
   TRY_ASSIGN(auto c, check(tx, std::move(from), &presenter, now_ms));
+  if (!c.request.session_csr.empty()) return issue_session(tx, c, now_ms, random);
   if (c.request.csr.empty()) return note_use(tx, std::move(c), now_ms);
   return issue(tx, c, Door::kLane, now_ms, random);
 }
@@ -213,6 +247,7 @@ std::vector<Result<RenewalDoor::Outcome>> RenewalDoor::take_all(
 Result<RenewalDoor::Outcome> RenewalDoor::recover(store::Transaction& tx, Signed from,
                                                   std::int64_t now_ms, Random& random) const {
   TRY_ASSIGN(const auto c, check(tx, std::move(from), nullptr, now_ms));
+  if (!c.request.session_csr.empty()) return fail(Errc::kSessionNotHere, c.identity.id);
   return issue(tx, c, Door::kRecovery, now_ms, random);
 }
 

@@ -43,10 +43,12 @@ class RenewalDoor {
     std::optional<Issued> issued;  ///< none: a use was noted
     std::size_t superseded = 0;    ///< certificates that ended by it
     bool changed = false;          ///< there is something to commit
+    bool session = false;          ///< what was issued is a session certificate
   };
   /// With a CSR: issues for the same identity; one that was issued before and never used ends, so
   /// that two are valid at most. The current one lives on until the new one's first proven use: a
-  /// request without CSR signed by the new key. Audits; the caller commits.
+  /// request without CSR signed by the new key. With a session CSR: a session certificate beside
+  /// the current one, of which no row is kept and nothing ends. Audits; the caller commits.
   [[nodiscard]] Result<Outcome> take(store::Transaction& tx, ByteView envelope,
                                      const Presenter& presenter, std::int64_t now_ms,
                                      Random& random) const;
@@ -94,6 +96,8 @@ class RenewalDoor {
                                       std::int64_t now_ms) const;
   [[nodiscard]] Result<Outcome> issue(store::Transaction& tx, const Checked& c, Door door,
                                       std::int64_t now_ms, Random& random) const;
+  [[nodiscard]] Result<Outcome> issue_session(store::Transaction& tx, const Checked& c,
+                                              std::int64_t now_ms, Random& random) const;
   [[nodiscard]] static Result<Outcome> note_use(store::Transaction& tx, Checked c,
                                                 std::int64_t now_ms);
   AuthorityPtr authority_;

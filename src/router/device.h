@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/bytes.h"
 #include "lane/lane.h"
@@ -21,7 +22,10 @@ struct Device {
   Share share;                              ///< a lane of the device's account
   std::optional<trust::VerifiedCard> card;  ///< none yet, or dropped as stale
   Bytes card_envelope;
-  std::uint64_t renewal = 0;  ///< its request that is on its way; 0 = none
+  /// Requests to the controller that are under way: a renewal and a session's may be at once. The
+  /// last kMaxRenewals of them.
+  static constexpr std::size_t kMaxRenewals = 4;
+  std::vector<std::uint64_t> renewals;
   bool hears_renew_now = false;
   std::int64_t stale_since_ms = 0;  ///< the card's attributes are older than the state says
   wire::Hash services_hash{};       ///< of what was pushed last

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A Worker holds what lives against the state and the cards of now, and cuts what may not live any
 // more.
+#include <algorithm>
 #include <utility>
 
 #include "base/log.h"
@@ -36,9 +37,11 @@ std::uint64_t Worker::enforce(const replica::Diff* diff) {
   const bool all = diff == nullptr || diff->whole || !diff->services.empty();
   const auto named = [diff](const Device& device) {
     const auto& peer = device.lane->peer();
-    return diff->identities.contains(device.id) ||
-           (!diff->serials.empty() && (diff->serials.contains(peer.serial()) ||
-                                       diff->serials.contains(peer.issuer().serial_hex())));
+    if (diff->identities.contains(device.id)) return true;
+    if (diff->serials.empty()) return false;
+    const auto named_in = [diff](const std::string& s) { return diff->serials.contains(s); };
+    return std::ranges::any_of(trust::serials_of(peer.leaf()), named_in) ||
+           named_in(peer.issuer().serial_hex());
   };
   std::uint64_t cut = 0;
   bool as_before = !all;

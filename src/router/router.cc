@@ -37,6 +37,8 @@ std::string_view error_name(Errc e) {
       return "router.thread";
     case Errc::kTooManyLanes:
       return "router.too_many_lanes";
+    case Errc::kDeviceKeyOnly:
+      return "router.device_key_only";
     case Errc::kTooFast:
       return "router.too_fast";
   }

@@ -104,14 +104,14 @@ Status Worker::admit(const tls::PeerIdentity& peer) const {
     return fail(state().version() == 0 ? Errc::kNoState : Errc::kStale,
                 "the controller was last heard too long ago", Source::kLocal, true);
   }
-  if (state().serial_revoked(peer.serial()))
-    return fail(Errc::kRevoked, "certificate " + peer.serial());
+  for (const auto& serial : trust::serials_of(peer.leaf()))
+    if (state().serial_revoked(serial)) return fail(Errc::kRevoked, "certificate " + serial);
   return alive(peer);
 }
 
 Status Worker::alive(const tls::PeerIdentity& peer) const {
-  if (state().serial_cut(peer.serial()))
-    return fail(Errc::kRevoked, "certificate " + peer.serial());
+  for (const auto& serial : trust::serials_of(peer.leaf()))
+    if (state().serial_cut(serial)) return fail(Errc::kRevoked, "certificate " + serial);
   if (state().serial_revoked(peer.issuer().serial_hex()))
     return fail(Errc::kRevoked, "issuing CA " + peer.issuer().serial_hex());
   // The credential epoch is the card's; here the standing counts.
@@ -206,6 +206,14 @@ bool Worker::use_card(Device& device, const Bytes& envelope) {
   }
   if ((*card)->attr_epoch < standing_of(device.id).attr_epoch) return false;
   shared_.cards.put(*card, envelope);
+  if (const Status s = trust::check_key(*card, device.lane->peer().leaf()); !s) {
+    counters_.devices_refused.add();
+    log::warn("router.device_refused", {{"device", device.id}, {"why", s.error().text()}});
+    event("router.device_key_only", device.id, device.lane->peer().serial(), s.error().text());
+    device.card.reset();
+    device.lane->close(Error(Errc::kDeviceKeyOnly, device.id));
+    return true;  // of use, though not to this lane
+  }
   device.card.emplace(std::move(*card));
   device.card_envelope = envelope;
   device.stale_since_ms = 0;
@@ -284,15 +292,18 @@ void Worker::on_renew(Device& device, wire::Renew renew) {
     return;
   }
   renew.id = device.id;
-  renew.serial = device.lane->peer().serial();
-  device.renewal = renew.request;
+  // The controller knows the certificates that it has rows of: of a session its parent.
+  renew.serial = trust::serials_of(device.lane->peer().leaf()).back();
+  if (device.renewals.size() == Device::kMaxRenewals)
+    device.renewals.erase(device.renewals.begin());
+  device.renewals.push_back(renew.request);
   shared_.desk.renew(index_, std::move(renew));
 }
 
 void Worker::on_renewed(const wire::Renewed& reply) {
   for (auto& [lane, device] : lanes_) {
-    if (device->id != reply.id || device->renewal != reply.request || !lane->up()) continue;
-    device->renewal = 0;
+    if (device->id != reply.id || !lane->up() || std::erase(device->renewals, reply.request) == 0)
+      continue;
     device->lane->send_control({reply});
   }
 }

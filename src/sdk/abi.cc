@@ -88,10 +88,16 @@ int sally_open(const sally_options* options, sally_context** out) {
   std::memcpy(&o, options, options->size);
   if (o.identity_path == nullptr || *o.identity_path == 0)
     return bad_argument("identity_path is missing");
-  if ((o.flags & ~SALLY_CALLER_LOOP) != 0) return bad_argument("unknown flags");
+  constexpr int kSessionKey = SALLY_SESSION_KEY_ALWAYS | SALLY_SESSION_KEY_NEVER;
+  if ((o.flags & ~(SALLY_CALLER_LOOP | kSessionKey)) != 0 || (o.flags & kSessionKey) == kSessionKey)
+    return bad_argument("unknown flags");
   return guarded([&] {
     auto material = load_material(o.identity_path);
     if (!material) return record_error(material.error());
+    if ((o.flags & SALLY_SESSION_KEY_ALWAYS) != 0)
+      material->session_key = identity::SessionKey::kAlways;
+    if ((o.flags & SALLY_SESSION_KEY_NEVER) != 0)
+      material->session_key = identity::SessionKey::kNever;
     auto handle = std::make_unique<sally_context>(
         sally_context{std::make_shared<Core>(std::move(*material), o)});
     handle->core->start();

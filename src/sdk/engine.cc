@@ -34,6 +34,7 @@ Engine::Engine(loop::Loop& loop, Random& random, Material material,
       random_(random),
       material_(std::move(material)),
       on_event_(std::move(on_event)),
+      shown_{material_.chain, material_.key},
       signings_(loop),
       clock_(loop.clock(), floor_of(material_), end_of(material_.chain)),
       recovery_(loop, material_.controller, material_.anchors, clock_,
@@ -58,6 +59,18 @@ Engine::Engine(loop::Loop& loop, Random& random, Material material,
                     [this] {
                       return clock_.in_doubt() || clock_.unix_ms() >= end_of(material_.chain);
                     }}),
+      sessions_(loop, random, material_.id, material_.anchors, material_.session_key,
+                {.send =
+                     [this](const wire::Renew& message) {
+                       if (!online() || !renewals_) return false;
+                       lane_->send_control({message});
+                       return true;
+                     },
+                 .time_ms = [this] { return online() ? lane_->time_ms() : clock_.guess_ms(); },
+                 .use =
+                     [this](const std::optional<identity::Credential>& session) {
+                       use_session(session);
+                     }}),
       retry_timer_(loop.timers(), [this] { connect(); }) {
   random_.fill(process_epoch_);
   offline_since_ms_ = loop_.now_ms();
@@ -80,8 +93,8 @@ bool Engine::delivering() const {
 
 Status Engine::make_lane_context() {
   tls::ContextOptions lane{.side = tls::Side::kClient,
-                           .chain = material_.chain,
-                           .key = material_.key,
+                           .chain = shown_.chain,
+                           .key = shown_.key,
                            .anchors = material_.anchors.roots,
                            .issuing = material_.anchors.issuing,
                            .network = NetworkId(material_.network),
@@ -89,15 +102,15 @@ Status Engine::make_lane_context() {
                            .alpn = {std::string(lane::kAlpnEdge)},
                            .clock = &clock_,
                            .clock_may_lag = true};
-  if (!whole_chain_) lane.chain.resize(1, material_.chain.front());
+  if (!whole_chain_) lane.chain.resize(1, shown_.chain.front());
   TRY_ASSIGN(lane_tls_, tls::Context::create(std::move(lane)));
   return {};
 }
 
 Status Engine::make_contexts() {
   tls::ContextOptions inner{.side = tls::Side::kClient,
-                            .chain = material_.chain,
-                            .key = material_.key,
+                            .chain = shown_.chain,
+                            .key = shown_.key,
                             .anchors = material_.anchors.roots,
                             .issuing = material_.anchors.issuing,
                             .network = NetworkId(material_.network),
@@ -128,14 +141,14 @@ void Engine::start() {
 
 // The lane that is up and its circuits stay; what begins from now on has the new certificate.
 Status Engine::use(const identity::Credential& fresh) {
-  auto before = std::exchange(material_.chain, fresh.chain);
-  auto key = std::exchange(material_.key, fresh.key);
-  const Status made = make_contexts();
-  if (!made) {
-    material_.chain = std::move(before);
-    material_.key = std::move(key);
+  auto before = std::exchange(shown_, fresh);
+  if (const Status made = make_contexts(); !made) {
+    shown_ = std::move(before);
     return made;
   }
+  material_.chain = fresh.chain;
+  material_.key = fresh.key;
+  sessions_.on_device(fresh);
   clock_.raise(fresh.chain.front().not_before() * 1000);
   clock_.set_end(end_of(fresh.chain));
   if (lane_ == nullptr) {
@@ -143,6 +156,16 @@ Status Engine::use(const identity::Credential& fresh) {
     retry_timer_.arm(0);
   }
   return {};
+}
+
+// As use() does it, for a while: what is up stays up.
+void Engine::use_session(const std::optional<identity::Credential>& session) {
+  auto before = std::exchange(
+      shown_, session ? *session : identity::Credential{material_.chain, material_.key});
+  if (const Status made = make_contexts(); !made) {
+    log::error("sdk.session_unusable", {{"why", made.error().text()}});
+    shown_ = std::move(before);
+  }
 }
 
 bool Engine::recover(const wire::Renew& message) {
@@ -183,6 +206,7 @@ void Engine::connect() {
     return;
   }
   const HostPort& router = material_.routers[next_router_++ % material_.routers.size()];
+  lane_credential_ = shown_;
   dialing_ = tls::dial(loop_, lane_tls_, {.host = router.host, .port = router.port},
                        [this, at = router.str()](Result<std::unique_ptr<tls::Stream>> stream) {
                          if (!stream) {
@@ -224,6 +248,11 @@ void Engine::retry_later() {
 }
 
 void Engine::note_refusal(bool refused) {
+  // What is said of a session certificate is not said of the device: it tries its own.
+  if (refused && !lane_credential_.chain.front().session_parent().empty()) {
+    sessions_.drop();
+    refused = false;
+  }
   refused_ = refused;
   if (refused) renewer_.on_refused();
 }
@@ -237,6 +266,7 @@ void Engine::on_lane_up(lane::Lane& lane, const wire::Hello& peer) {
   ++connects_;
   renewals_ = (peer.features & wire::kFeatureRenewal) != 0;
   renewer_.on_up();
+  sessions_.on_up({material_.chain, material_.key});
   log::info("sdk.online", {{"router", lane.peer().id()}, {"at", lane.remote().str()}});
   on_event_(Event::kOnline, lane.peer().id());
 }
@@ -257,10 +287,13 @@ void Engine::on_lane_down(lane::Lane& lane, const Error& why) {
   }
   lane_.reset();
   // "Refused" may be a queue that was full; that this identity is not wanted has one code.
-  const bool denied = why.is(lane::Errc::kRefused) && why.context().starts_with("router.revoked");
+  const bool session = !lane_credential_.chain.front().session_parent().empty();
+  const bool denied =
+      why.is(lane::Errc::kRefused) && (why.context().starts_with("router.revoked") ||
+                                       why.context().starts_with("router.device_key_only"));
   // TLS 1.3 tells a client that its certificate is not taken after its handshake is done.
   note_refusal(denied || (!was_up && why.is(tls::Errc::kPeerRefused)));
-  on_event_(denied ? Event::kDenied : Event::kOffline, last_error_);
+  on_event_(denied && !session ? Event::kDenied : Event::kOffline, last_error_);
   retry_later();
 }
 
@@ -269,7 +302,7 @@ void Engine::on_lane_control(lane::Lane& lane, wire::Control&& message) {
   if (auto* card = std::get_if<wire::CardUpdate>(&message.member)) return on_card(*card);
   if (auto* reply = std::get_if<wire::BindReply>(&message.member)) return on_bind_reply(*reply);
   if (const auto* renewed = std::get_if<wire::Renewed>(&message.member))
-    return renewer_.on_renewed(*renewed);
+    return sessions_.on_renewed(*renewed) ? void() : renewer_.on_renewed(*renewed);
   if (const auto* wish = std::get_if<wire::RenewNow>(&message.member))
     return wish->id == material_.id ? renewer_.renew_within(wish->within_ms) : void();
   if (auto* routers = std::get_if<wire::Routers>(&message.member)) {
@@ -293,6 +326,7 @@ void Engine::on_card(const wire::CardUpdate& message) {
     return;
   }
   material_.name = (*card)->name;
+  sessions_.allow(!std::ranges::contains((*card)->attributes, trust::kDeviceKeyOnly));
   // Signed by the controller, and this router's clock has come so far: one of the two that is far
   // ahead must not shut us out for good.
   note_signed_time(std::min((*card)->issued_ms, lane_->time_ms()));
@@ -402,15 +436,15 @@ void Engine::begin_dial(Dial& dial, const KnownService* service) {
                     .service = service_id,
                     .client_hello = (*session)->take_output(),
                     .app_data = dial.app_data,
-                    .leaf = material_.chain.front().der(),
-                    .issuing = material_.chain.size() > 1 ? material_.chain[1].der() : Bytes{},
+                    .leaf = shown_.chain.front().der(),
+                    .issuing = shown_.chain.size() > 1 ? shown_.chain[1].der() : Bytes{},
                     .card = card_};
   dial.begun = true;
   const std::string router = lane_->peer().id();
   auto proof_of = [setup, router, now = lane_->time_ms()](const crypto::Signer& key) {
     return trust::make_dial_proof(setup, router, now, key);
   };
-  signings_.run(material_.key, std::move(proof_of),
+  signings_.run(shown_.key, std::move(proof_of),
                 [this, id, router, setup = std::move(setup),
                  session = std::move(*session)](Result<Bytes> proof) mutable {
                   const auto it = dials_.find(id);
@@ -442,7 +476,9 @@ void Engine::send_dial(std::uint64_t id, wire::Setup setup, std::unique_ptr<tls:
             Dial& d = *it->second;
             // The card came in the answer, the certificate in the inner handshake: they must name
             // the same device.
-            if (const Status s = trust::check_host(*d.host_card, c.peer().id(), *d.record); !s) {
+            Status s = trust::check_host(*d.host_card, c.peer().id(), *d.record);
+            if (s) s = trust::check_key(*d.host_card, c.peer().leaf());
+            if (!s) {
               end_dial(id, fail(Errc::kVerify,
                                 "whoever answered may not host this service: " + s.error().text()));
               return;

@@ -18,6 +18,7 @@
 #include "identity/device_clock.h"
 #include "identity/recovery.h"
 #include "identity/renew.h"
+#include "identity/session.h"
 #include "identity/signing.h"
 #include "lane/lane.h"
 #include "sdk/circuit.h"
@@ -46,6 +47,7 @@ struct Material {
   std::int64_t time_floor_ms = 0;
   /// Keeps a later one for the next start.
   std::function<Status(std::int64_t ms)> keep_time{};
+  identity::SessionKey session_key = identity::SessionKey::kAuto;
 };
 
 /// A service as the network last told us, its record verified.
@@ -109,6 +111,7 @@ class Engine final : public lane::LaneOwner {
   [[nodiscard]] bool delivering() const;
   [[nodiscard]] const Material& material() const { return material_; }
   [[nodiscard]] const identity::Renewer& renewer() const { return renewer_; }
+  [[nodiscard]] const identity::SessionKeeper& sessions() const { return sessions_; }
   [[nodiscard]] const identity::DeviceClock& clock() const { return clock_; }
   /// Sooner than it is due, at a moment of its own within `ms`.
   void renew_within(std::uint64_t ms) { renewer_.renew_within(ms); }
@@ -151,6 +154,7 @@ class Engine final : public lane::LaneOwner {
   [[nodiscard]] Status make_contexts();
   [[nodiscard]] Status make_lane_context();
   [[nodiscard]] Status use(const identity::Credential& fresh);
+  void use_session(const std::optional<identity::Credential>& session);
   void connect();
   void retry_later();
   void note_refusal(bool refused);
@@ -187,6 +191,9 @@ class Engine final : public lane::LaneOwner {
   std::function<void(Event, const std::string&)> on_event_;
   std::shared_ptr<ChunkPool> pool_ = std::make_shared<ChunkPool>(kKeptChunks);
   wire::ProcessEpoch process_epoch_{};
+  /// What new lanes, dials and inner handshakes prove themselves with: a session or the device's.
+  identity::Credential shown_;
+  identity::Credential lane_credential_;  ///< the same of the lane that is up or being made
   std::shared_ptr<const tls::Context> lane_tls_;
   std::shared_ptr<const tls::Context> inner_client_tls_;
   std::shared_ptr<const tls::Context> inner_server_tls_;
@@ -200,6 +207,7 @@ class Engine final : public lane::LaneOwner {
   std::int64_t kept_time_ms_ = 0;
   identity::RecoveryDoor recovery_;
   identity::Renewer renewer_;
+  identity::SessionKeeper sessions_;
   loop::Timer retry_timer_;
   std::size_t next_router_ = 0;
   Backoff backoff_{50};

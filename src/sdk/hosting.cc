@@ -75,8 +75,9 @@ void Engine::send_bind(Binding& binding, const KnownService& service) {
   binding.request = next_id_++;
   binding.bound_as = service.record->id;
   binding.error = Error(Errc::kUnreachable, "the router has not answered yet", Source::kPeer, true);
+  // Routers check it by the leaf of the lane.
   signings_.run(
-      material_.key,
+      lane_credential_.key,
       [proof](const crypto::Signer& key) { return trust::make_bind_proof(proof, key); },
       [this, proof, request = binding.request](Result<Bytes> sealed) {
         const auto it = std::ranges::find_if(
@@ -305,6 +306,9 @@ void Engine::answer_caller(std::uint64_t request, std::optional<Error> refused) 
 void Engine::incoming_open(std::uint64_t request) {
   const auto it = incoming_.find(request);
   if (it == incoming_.end()) return;
+  // The certificate whose proof was checked, and no other one of this device.
+  if (it->second->circuit->peer().serial() != it->second->caller.serial)
+    return incoming_failed(request, Error(Errc::kVerify, "another certificate than the proof's"));
   // In a turn of its own: the circuit is still on the stack.
   auto in = std::shared_ptr<Incoming>(std::move(it->second));
   incoming_.erase(it);

@@ -89,6 +89,7 @@ Result<VerifiedDial> verify_dial(const wire::Setup& setup, std::string_view ingr
   TRY_ASSIGN(auto card, verify_card(setup.card, ctx));
   if (card->id != caller.id)
     return fail(Errc::kWrongIdentity, "card of " + card->id + ", certificate of " + caller.id);
+  TRY(check_key(card, caller.leaf));
   TRY_ASSIGN(const auto payload,
              open(setup.proof, EnvelopeType::kDialProof, ctx.network(), caller.leaf.public_key()));
   TRY_ASSIGN(const auto proof, wire::decode_dial_proof(payload));

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trust/records.h"
 
+#include <algorithm>
+
 namespace sally::trust {
 
 /// The only maker of Verified<T>.
@@ -95,6 +97,12 @@ Result<Verified<wire::SnapshotHead>> verify_snapshot_head(ByteView envelope, con
   TRY(in_network(head.network, ctx));
   TRY(not_future(head.time_ms, ctx));
   return Believe::it(std::move(head));
+}
+
+Status check_key(const VerifiedCard& card, const crypto::Certificate& leaf) {
+  if (!leaf.session_parent().empty() && std::ranges::contains(card->attributes, kDeviceKeyOnly))
+    return fail(Errc::kDeviceKeyOnly, card->id);
+  return {};
 }
 
 policy::Subject subject(const wire::Card& card) {

@@ -25,6 +25,12 @@ Result<Bytes> make_snapshot_head(const wire::SnapshotHead& head, const crypto::S
 Result<Verified<wire::SnapshotHead>> verify_snapshot_head(ByteView envelope, const Context& ctx);
 
 /// View of a card for policy/; the card outlives it.
+/// Tag of a device whose own key signs everything: it gets no session certificate, and one that it
+/// has is refused.
+inline constexpr std::string_view kDeviceKeyOnly = "device-key-only";
+/// That the card's device may prove itself with this certificate. kDeviceKeyOnly.
+Status check_key(const VerifiedCard& card, const crypto::Certificate& leaf);
+
 policy::Subject subject(const wire::Card& card);
 
 /// A dialer's check of whoever answered inside the circuit: `leaf_id` is the id the inner handshake

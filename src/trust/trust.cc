@@ -37,6 +37,8 @@ std::string_view error_name(Errc e) {
       return "trust.replay";
     case Errc::kFull:
       return "trust.full";
+    case Errc::kDeviceKeyOnly:
+      return "trust.device_key_only";
     case Errc::kInvalid:
       return "trust.invalid";
   }
@@ -69,6 +71,12 @@ Result<crypto::VerifiedPath> validate(ByteView leaf, ByteView issuing,
 }
 
 }  // namespace
+
+std::vector<std::string> serials_of(const crypto::Certificate& leaf) {
+  std::vector<std::string> out{leaf.serial_hex()};
+  if (!leaf.session_parent().empty()) out.push_back(leaf.session_parent());
+  return out;
+}
 
 Status SignerSet::add(const wire::SignerChain& chain, const Anchors& anchors, std::int64_t now_s) {
   // The same comes with every update: validated once, it stays valid for as long as its times say.
@@ -124,9 +132,11 @@ Result<crypto::VerifiedPath> verify_leaf(ByteView leaf, ByteView issuing, crypto
                                  path_policy(ctx.anchors, crypto::Purpose::kTlsClient, role,
                                              ctx.now_ms / 1000)));
   if (ctx.revocation == nullptr) return path;
-  for (const auto& certificate : {path.leaf, path.issuing})
-    if (ctx.revocation->serial_revoked(certificate.serial_hex()))
-      return fail(Errc::kRevoked, "certificate " + certificate.serial_hex());
+  auto serials = serials_of(path.leaf);
+  serials.push_back(path.issuing.serial_hex());
+  for (const auto& serial : serials)
+    if (ctx.revocation->serial_revoked(serial))
+      return fail(Errc::kRevoked, "certificate " + serial);
   if (!ctx.revocation->identity_active(path.id)) return fail(Errc::kRevoked, path.id);
   return path;
 }

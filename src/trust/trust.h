@@ -38,6 +38,7 @@ enum class Errc : std::uint8_t {
   kNotOnPath,      ///< this router is not where the route says
   kReplay,         ///< circuit, epoch and attempt were seen before
   kFull,           ///< replay memory at its limit: refuse rather than forget
+  kDeviceKeyOnly,  ///< a session certificate of a device whose card allows none
   kInvalid,        ///< asked to sign what nobody could verify
 };
 std::string_view error_name(Errc e);
@@ -68,6 +69,10 @@ struct Anchors {
   std::vector<crypto::Certificate> roots;
   std::vector<crypto::Certificate> issuing;
 };
+
+/// Serials that a leaf falls with: its own, and of a session certificate that of the certificate it
+/// stands for. Whoever asks what is revoked asks for all of them.
+std::vector<std::string> serials_of(const crypto::Certificate& leaf);
 
 /// The verifier's knowledge of what died early (a router's replica). Any thread that may use the
 /// implementation.

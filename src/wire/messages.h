@@ -466,6 +466,7 @@ struct RenewalRequest {
   std::string serial;  ///< lower-case hex; with a request: the current one, without: the new one
   Bytes csr;           ///< for the next certificate; empty: `serial` is in use now
   std::int64_t time_ms = 0;  ///< of the lane
+  Bytes session_csr{};       ///< for a session certificate beside `serial`; without `csr`
   friend bool operator==(const RenewalRequest&, const RenewalRequest&) = default;
 };
 /// SDK to router to controller. `id` and `serial` are the router's word: the lane's proven leaf.

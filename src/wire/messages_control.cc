@@ -180,6 +180,7 @@ void fields(A& a, M& m) {
   a.text(3, m.serial, 64, Need::kYes);
   a.blob(4, m.csr, kMaxCsr);
   a.time(5, m.time_ms);
+  a.blob(6, m.session_csr, kMaxCsr);
 }
 template <typename A, Is<Renew> M>
 void fields(A& a, M& m) {

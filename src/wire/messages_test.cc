@@ -98,7 +98,7 @@ std::vector<std::pair<std::uint8_t, Bytes>> samples() {
       {17, encode(SnapshotHead{"n.sally", 7, kHash, kHash, 5})},
       {18, encode(Snapshot{{{1}, {2}}})},
       {19, encode(LogEntry{7, {1}})},
-      {21, encode(RenewalRequest{"n.sally", "d-1", "1f", Bytes{1}, 5})},
+      {21, encode(RenewalRequest{"n.sally", "d-1", "1f", Bytes{1}, 5, Bytes{2}})},
   };
   for (const auto& c : controls()) out.emplace_back(std::uint8_t{14}, encode(c));
   for (const auto& o : ops()) out.emplace_back(std::uint8_t{20}, encode(o));

@@ -4,8 +4,10 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 
 from harness import wait_for
@@ -95,3 +97,71 @@ class SoftTpm:
         if self.process:
             self.stop()
         shutil.rmtree(self.dir, ignore_errors=True)
+
+
+class CountingTpm:
+    """Between a program and a TPM: counts the signatures that are asked for."""
+
+    SIGN = 0x15D  # TPM2_Sign
+
+    def __init__(self, tpm):
+        self.tpm, self.signatures, self.threads = tpm, 0, []
+        self.dir = Path(tempfile.mkdtemp(prefix="sally-tpm-"))
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(self.dir / "tpm.sock"))
+        self.listener.listen()
+        self.listener.settimeout(0.1)
+        self.ended = threading.Event()
+        self.key = f"tpm:?device={self.dir}/tpm.sock"
+
+    def __enter__(self):
+        self.start(self.accept)
+        return self
+
+    def __exit__(self, *_):
+        self.ended.set()
+        for thread in self.threads:
+            thread.join()
+        self.listener.close()
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    def start(self, run, *args):
+        self.threads.append(threading.Thread(target=run, args=args))
+        self.threads[-1].start()
+
+    def accept(self):
+        while not self.ended.is_set():
+            try:
+                self.start(self.serve, self.listener.accept()[0])
+            except TimeoutError:
+                pass
+
+    def serve(self, program):
+        """One command and its answer after the other, each with its size in bytes 2 to 6."""
+        with program, socket.socket(socket.AF_UNIX) as tpm:
+            tpm.connect(str(self.tpm.socket))
+            program.settimeout(0.1)
+            while not self.ended.is_set():
+                try:
+                    if not program.recv(1, socket.MSG_PEEK):
+                        return
+                except TimeoutError:
+                    continue
+                except OSError:
+                    return
+                program.settimeout(30)
+                command = self.message(program)
+                self.signatures += int.from_bytes(command[6:10]) == self.SIGN
+                tpm.sendall(command)
+                program.sendall(self.message(tpm))
+                program.settimeout(0.1)
+
+    @staticmethod
+    def message(peer):
+        data = b""
+        while len(data) < 10 or len(data) < int.from_bytes(data[2:6]):
+            more = peer.recv(65536)
+            if not more:
+                raise ConnectionError("in the middle of a message")
+            data += more
+        return data

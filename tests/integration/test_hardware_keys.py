@@ -10,7 +10,7 @@ import subprocess
 import threading
 
 import pytest
-from hardware import PIN, SOFTHSM, SoftToken, SoftTpm
+from hardware import PIN, SOFTHSM, CountingTpm, SoftToken, SoftTpm
 from harness import BIN, SALLY, Failed, Net, echo_server, pids_of, sally, wait_for
 
 
@@ -244,6 +244,45 @@ def test_the_private_key_is_nowhere(net, token, tpm, tmp_path):
             capture.close()
     # The scan sees what is there to be seen: the key that is a file.
     assert [at for at, yes in found.items() if yes] == [("file", "disk"), ("file", "memory")], found
+
+
+def sessions(device):
+    return re.findall(r"identity\.session .*?serial=(\w+)", device.log())
+
+
+def test_session_certificates_spare_the_tpm(net, tpm):
+    always = {"SALLY_AGENT_OPTIONS": "--session-key always"}
+    with echo_server() as target:
+        server = net.device("server-s", ["servers-s"])
+        net.expose(target, "echo-s", server, "#sensors-s")
+        with CountingTpm(tpm) as counted:
+            pump = net.device("pump-s", ["sensors-s"], key=counted.key, env=always)
+            port = pump.forward("echo-s")
+            wait_for(lambda: sessions(pump), what="a session certificate")
+            assert ping(port) == b"ping"
+            before = counted.signatures
+            for _ in range(20):
+                assert ping(port) == b"ping"
+            assert counted.signatures - before <= 2, counted.signatures - before
+            assert before >= 2  # the lane and the request: the count counts
+            rows = [a for a in net.audit() if a["action"] == "certificate.session" and a["subject"] == pump.id]
+            assert rows, net.audit()
+            # Forbidden from now on: the next lane and dials are of the TPM.
+            net.sally("device", "tag", "pump-s", "sensors-s", "device-key-only")
+            wait_for(lambda: "identity.session_over" in pump.log(), what="the session to end")
+            wait_for(lambda: ping(port) == b"ping", what="the device's own key")
+            before = counted.signatures
+            for _ in range(3):
+                assert ping(port) == b"ping"
+            assert counted.signatures - before >= 6, counted.signatures - before
+            net.sally("device", "tag", "pump-s", "sensors-s")
+            wait_for(lambda: len(sessions(pump)) > len(rows), what="a session certificate again")
+            # The parent's end is the session's.
+            assert ping(port) == b"ping"
+            parent = next(c["serial"] for c in net.sally("device", "show", "pump-s")[0]["certificates"] if not c["revoked_at"])
+            net.sally("revoke", "cert", parent, "--yes")
+            wait_for(lambda: not pump.status().get("online"), what="the revoked device is off")
+            assert ping(port) == b""
 
 
 def test_keys_in_hardware_renew_themselves():

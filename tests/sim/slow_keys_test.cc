@@ -3,6 +3,8 @@
 // the loop, on which the whole network of this test runs.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "crypto/test_token.h"
 #include "world.h"
 
@@ -34,6 +36,7 @@ class SlowChips : public ::testing::Test {
                                  const crypto::Certificate& leaf) {
     auto material = world.material(id, {nullptr, leaf});
     material.key = token.key;
+    material.session_key = session_key;
     return std::make_unique<Device>(world.loop, std::move(material));
   }
   /// Both devices, on line and hosting.
@@ -50,6 +53,7 @@ class SlowChips : public ::testing::Test {
   }
 
   World world;
+  identity::SessionKey session_key = identity::SessionKey::kNever;
   crypto::TestLeaf host_leaf = world.pki.leaf(crypto::Role::kDevice, "host");
   crypto::TestLeaf pump_leaf = world.pki.leaf(crypto::Role::kDevice, "pump");
   crypto::TokenKey host_token{host_leaf.key};
@@ -139,6 +143,106 @@ TEST_F(SlowChips, LanesAndDevicesGoWhileTheirKeysSign) {
   ASSERT_TRUE(done && !*done);
   host.reset();
   (void)world.until([] { return false; }, 2 * kSignMs);
+}
+
+class SessionKeys : public SlowChips {
+ protected:
+  SessionKeys() {
+    session_key = identity::SessionKey::kAuto;
+    world.controller.life_s = 3'600;
+    sign_in(60);
+  }
+  void start_with_sessions() {
+    start();
+    ASSERT_TRUE(world.until([&] { return has(*pump) && has(*host); }));
+  }
+  /// Lanes of sessions from now on.
+  void lanes_again() {
+    world.router.reset();
+    world.start_router();
+    const auto again = [](const Device& d) {
+      return d.engine->online() && d.engine->connects() >= 2;
+    };
+    ASSERT_TRUE(world.until([&] { return again(*pump) && again(*host); }));
+    EXPECT_TRUE(has(*pump) && has(*host));
+  }
+  static bool has(const Device& d) { return d.engine->sessions().active(); }
+  /// What is said to a dial; empty: it works, with bytes there and back.
+  std::string ping() {
+    auto circuit = world.dial(*pump, "plant-mqtt");
+    if (!circuit || !*circuit) return circuit ? circuit->error().text() : "no answer";
+    Recorder one(std::move(**circuit));
+    one.send(as_bytes("ping"));
+    return world.until([&] { return one.received == 4; }) ? "" : "no echo";
+  }
+};
+
+TEST_F(SessionKeys, TwentyDialsCostTheChipsNothing) {
+  start_with_sessions();
+  const int pump_before = pump_token.controls->signatures;
+  const int host_before = host_token.controls->signatures;
+  for (int i = 0; i < 20; ++i) ASSERT_EQ(ping(), "") << i;
+  EXPECT_LE(pump_token.controls->signatures - pump_before, 1);  // of a use told late
+  EXPECT_LE(host_token.controls->signatures - host_before, 1);
+  EXPECT_EQ(world.controller.sessions, 2u);
+  // The next lane is of the session, too; what the device renews is its own certificate.
+  lanes_again();
+  ASSERT_TRUE(world.until([&] { return !host->engine->binding_error(binding); }));
+  EXPECT_EQ(ping(), "");
+  pump->engine->renew_within(0);
+  ASSERT_TRUE(world.until([&] { return pump->engine->renewer().count() == 1 && has(*pump); }));
+  EXPECT_TRUE(pump->engine->material().chain.front().session_parent().empty());
+  EXPECT_EQ(ping(), "");
+}
+
+TEST_F(SessionKeys, ItIsRenewedBeforeItsEndUnderARunningFlow) {
+  world.controller.session_life_s = 6;
+  start_with_sessions();
+  auto circuit = world.dial(*pump, "plant-mqtt");
+  ASSERT_TRUE(circuit && *circuit);
+  flow = std::make_unique<Recorder>(std::move(**circuit));
+  ASSERT_TRUE(world.until([&] { return pump->engine->sessions().count() >= 3; }, 30'000));
+  flow->send(as_bytes("ping"));
+  EXPECT_TRUE(world.until([&] { return flow->received == 4; }));
+  EXPECT_EQ(ping(), "");
+  EXPECT_EQ(pump->engine->connects(), 1u);
+}
+
+TEST_F(SessionKeys, RefusedOrUnansweredTheDevicesKeyServes) {
+  world.controller.refuse_renewals = "pki.session_not_here";
+  start();
+  EXPECT_EQ(ping(), "");
+  EXPECT_FALSE(has(*pump) || has(*host));
+}
+
+TEST_F(SessionKeys, AFastChipNeedsNone) {
+  sign_in(0);
+  start();
+  EXPECT_EQ(ping(), "");
+  EXPECT_EQ(world.controller.sessions, 0u);
+}
+
+TEST_F(SessionKeys, ARevokedParentCutsTheLaneOfItsSession) {
+  start_with_sessions();
+  lanes_again();
+  const auto parent = pump->engine->material().chain.front().serial_hex();
+  world.controller.revoke_certificate(parent);
+  ASSERT_TRUE(world.until([&] { return pump->engine->refused(); }));
+  EXPECT_FALSE(has(*pump)) << "what is refused is not shown again";
+}
+
+TEST_F(SessionKeys, DeviceKeyOnlyEndsItAndTheDeviceGoesOnWithItsOwnKey) {
+  start_with_sessions();
+  lanes_again();
+  world.controller.put_device("pump", {"device-key-only", "sensors"});
+  ASSERT_TRUE(world.until([&] {
+    return std::ranges::any_of(world.controller.events, [](const auto& e) {
+      return e.code == "router.device_key_only" && e.actor == "pump";
+    });
+  }));
+  ASSERT_TRUE(world.until([&] { return pump->engine->online() && !has(*pump); }));
+  EXPECT_EQ(ping(), "");
+  EXPECT_FALSE(has(*pump));
 }
 
 }  // namespace

@@ -131,6 +131,10 @@ class FakeController final : public lane::LaneOwner {
     return c;
   }
   [[nodiscard]] crypto::SignerPtr signer() const { return signer_.key; }
+  void revoke_certificate(const std::string& serial) {
+    op({wire::RevokedCertificate{
+        .serial = serial, .not_after_ms = now_ms() + 3'600'000, .at_ms = now_ms()}});
+  }
   /// As the controller does it: the older certificate is revoked, its cards die by the epoch.
   void enroll_again(const std::string& id, const std::string& old_serial) {
     auto& card = cards_[id];
@@ -166,8 +170,10 @@ class FakeController final : public lane::LaneOwner {
   std::uint64_t acked = 0;
   std::uint64_t flows_cut = 0;
   [[nodiscard]] std::uint64_t version() const { return writer_.version(); }
-  std::int64_t life_s = 0;        ///< of renewed certificates; 0: renewals are not answered
-  std::size_t renewals = 0;       ///< answered
+  std::int64_t life_s = 0;   ///< of renewed certificates; 0: renewals are not answered
+  std::size_t renewals = 0;  ///< answered
+  std::int64_t session_life_s = 3'600;
+  std::size_t sessions = 0;       ///< session certificates issued
   std::vector<std::string> used;  ///< serials whose use was told
   std::string refuse_renewals;    ///< with this code
   std::int64_t shift_ms = 0;      ///< how wrong the clock of its heads is
@@ -236,7 +242,20 @@ class FakeController final : public lane::LaneOwner {
     const auto request = must(trust::read_renewal(n.envelope, pki_.network));
     const bool router = n.id.empty();
     reply.id = request.id;
-    if (request.csr.empty()) {
+    if (!request.session_csr.empty() && !router) {
+      if (refuse_renewals.empty()) {
+        auto spec = pki_.leaf_spec(crypto::Role::kDevice, request.id);
+        spec.not_before_s = now_ms() / 1000 - session_life_s / 10;
+        spec.not_after_s = now_ms() / 1000 + session_life_s;
+        spec.session_parent = request.serial;
+        reply.leaf =
+            must(crypto::sign_certificate(spec, must(crypto::parse_csr(request.session_csr)).key,
+                                          &pki_.devices, *pki_.devices_key, system_random()))
+                .der();
+        reply.issuing = pki_.devices.der();
+        ++sessions;
+      }
+    } else if (request.csr.empty()) {
       used.push_back(request.serial);
       // As after enrolment: all that came before.
       std::string& before = used_before_[request.id];
