@@ -113,7 +113,8 @@ class Transaction {
 
   /// Notes a later time of last use; of a session that is gone, nothing.
   virtual Status touch_api_session(std::string_view id, std::int64_t active_ms) = 0;
-  /// Forgets those not used since `active_ms`, or begun before `created_ms`; how many.
+  /// Forgets those last used at `active_ms` or before, or begun at `created_ms` or before; how
+  /// many.
   virtual Result<std::uint64_t> expire_api_sessions(std::int64_t active_ms,
                                                     std::int64_t created_ms) = 0;
   /// What an API session asks for; nobody else's matter.

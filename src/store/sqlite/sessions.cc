@@ -44,7 +44,8 @@ Status SessionRows::touch_api_session(std::string_view id, std::int64_t active_m
 
 Result<std::uint64_t> SessionRows::expire_api_sessions(std::int64_t active_ms,
                                                        std::int64_t created_ms) {
-  auto s = query("DELETE FROM api_sessions WHERE network=? AND (active_ms < ? OR created_ms < ?)");
+  auto s =
+      query("DELETE FROM api_sessions WHERE network=? AND (active_ms <= ? OR created_ms <= ?)");
   s << active_ms << created_ms;
   return run_many(s);
 }
