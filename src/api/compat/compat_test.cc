@@ -137,13 +137,13 @@ TEST_F(ForeignTest, H8H9ASessionEndsLateEnoughAndInTheFormThatIsParsed) {
   // Busy to the end of its day: what is left is never told to be less than two minutes.
   std::string now_until;
   for (std::int64_t left = 0;; ++left) {
-    clock.advance_ms(10 * 60'000);
+    clock.advance_ms(60'000);
     const auto r = ask(token, "GET", "/current-api-session");
     if (r.status == 401) {
-      EXPECT_GT(left, 140);
+      EXPECT_GT(left, 1'400);
       break;
     }
-    ASSERT_LT(left, 145);
+    ASSERT_LT(left, 1'440);
     const auto d = json::parse(r.body).at("data");
     EXPECT_GE(d.at("expirationSeconds").as_int64(), 120);
   }
