@@ -23,22 +23,6 @@ const std::vector<Route>& table() {
   return all;
 }
 
-bool match(std::string_view pattern, std::string_view path, std::vector<std::string>& params) {
-  params.clear();
-  const auto a = split(pattern, '/');
-  const auto b = split(path, '/');
-  if (a.size() != b.size()) return false;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    if (a[i].starts_with('{')) {
-      if (b[i].empty() || b[i].size() > 128) return false;
-      params.emplace_back(b[i]);
-    } else if (a[i] != b[i]) {
-      return false;
-    }
-  }
-  return true;
-}
-
 struct Meaning {
   std::string_view code;
   int status;
@@ -177,6 +161,12 @@ std::string_view error_name(Errc e) {
       return "api.in_use";
     case Errc::kLastAdmin:
       return "api.last_admin";
+    case Errc::kNoSession:
+      return "api.no_session";
+    case Errc::kSessionExpired:
+      return "api.session_expired";
+    case Errc::kTooMany:
+      return "api.too_many";
   }
   return "api.unknown_error";
 }
@@ -270,7 +260,7 @@ Response Api::fleet(const Request& request, const std::string& path, RouteName& 
   std::vector<std::string> params;
   std::vector<std::string> found;
   for (const auto& r : table()) {
-    if (!match(r.path, path, params)) continue;
+    if (!match_path(r.path, path, params)) continue;
     path_exists = true;
     name = r.path;
     if (r.method != request.method) continue;
@@ -384,6 +374,22 @@ void Api::note_caller(const Request& request, RouteName route, const Error* refu
 }
 
 // ---- helpers of call.h
+
+bool match_path(std::string_view pattern, std::string_view path, std::vector<std::string>& params) {
+  params.clear();
+  const auto a = split(pattern, '/');
+  const auto b = split(path, '/');
+  if (a.size() != b.size()) return false;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    if (a[i].starts_with('{')) {
+      if (b[i].empty() || b[i].size() > 128) return false;
+      params.emplace_back(b[i]);
+    } else if (a[i] != b[i]) {
+      return false;
+    }
+  }
+  return true;
+}
 
 Result<std::string> opt_text(const json::object& o, std::string_view name, std::size_t max) {
   const json::value* v = o.if_contains(name);

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "api/compat/sessions.h"
 #include "api/errc.h"
 #include "api/http.h"
 #include "base/clock.h"
@@ -103,6 +104,7 @@ struct Deps {
   /// The recovery door; none: it is not served.
   const pki::RenewalDoor* renewals = nullptr;
   const pki::StatusDesk* status = nullptr;  ///< none: outsiders are told nothing
+  Sessions* sessions = nullptr;             ///< none: no foreign end can log in
 };
 
 /// REST of one network: the compatible client API and /fleet/v1, plain synchronous handlers without
@@ -139,6 +141,10 @@ class Api {
   void note_caller(const Request& request, RouteName route, const Error* refused) const;
   [[nodiscard]] Response compatible(const Request& request, const std::string& path, bool prefixed,
                                     RouteName& name) const;
+  /// compat/client.cc: what needs a proven leaf.
+  [[nodiscard]] Response login(const Request& request) const;
+  [[nodiscard]] Response client(const Request& request, const std::string& path,
+                                RouteName& name) const;
   [[nodiscard]] Response metrics_text(const Request& request) const;
   /// recovery.cc: for whom no router lets in.
   [[nodiscard]] Response recover(const Request& request) const;

@@ -284,7 +284,7 @@ TEST_F(ApiTest, CompatiblePages) {
   for (const auto& [k, v] : r.headers)
     instance = instance || (k == "ziti-instance-id" && v == "i-1");
   EXPECT_TRUE(instance);
-  EXPECT_EQ(code(call(404, "GET", "/edge/client/v1/services")), "NOT_FOUND");
+  EXPECT_EQ(code(call(404, "GET", "/edge/client/v1/nothing")), "NOT_FOUND");
   EXPECT_EQ(code(call(405, "GET", "/enroll")), "METHOD_NOT_ALLOWED");
   EXPECT_EQ(call(200, "GET", "/network-jwts").at("data").as_array().size(), 1u);
   EXPECT_EQ(raw("GET", "/%zz").status, 404);

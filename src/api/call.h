@@ -58,6 +58,9 @@ std::vector<Route> revocation_routes();
 std::vector<Route> usage_routes();
 std::vector<Route> certificate_routes();
 
+/// Whether a pattern with {name} is that path; what stands for the names, each of 1 to 128 bytes.
+bool match_path(std::string_view pattern, std::string_view path, std::vector<std::string>& params);
+
 // ---- members of a body; kBadField names the member
 Result<std::string> need_text(const json::object& o, std::string_view name, std::size_t max = 256);
 Result<std::string> opt_text(const json::object& o, std::string_view name, std::size_t max = 256);

@@ -94,6 +94,10 @@ class ApiTest : public testing::Test {
     }
     ok(desk->use(*must(db->read(kNet))));
     ok(desk->refresh(must(db->read(kNet)), clock.unix_ms()));
+    sessions = std::make_unique<Sessions>(kNet, Bytes(32, 9));
+    make_api();
+  }
+  void make_api() {
     api = std::make_unique<Api>(Deps{kNet,
                                      *db,
                                      authority,
@@ -109,7 +113,8 @@ class ApiTest : public testing::Test {
                                      {},
                                      pki::kRenewingLifeS,
                                      renewals.get(),
-                                     desk.get()});
+                                     desk.get(),
+                                     sessions.get()});
   }
   ~ApiTest() override { std::filesystem::remove_all(dir); }
 
@@ -154,6 +159,7 @@ class ApiTest : public testing::Test {
   std::unique_ptr<pki::TokenDoor> door;
   std::unique_ptr<pki::RenewalDoor> renewals;
   std::unique_ptr<pki::StatusDesk> desk;
+  std::unique_ptr<Sessions> sessions;
   std::unique_ptr<Api> api;
   crypto::FileKeyPtr device_key = must(crypto::FileKey::generate(crypto::KeyType::kP256));
   std::optional<Caller> caller;

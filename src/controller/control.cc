@@ -12,6 +12,8 @@ namespace {
 
 constexpr std::int64_t kHeadMs = 10'000;
 constexpr std::int64_t kUpkeepMs = 3'600'000;
+// Half of what Sessions forgives after a crash.
+constexpr std::int64_t kSessionsMs = 30'000;
 constexpr std::int64_t kListsMs = 60'000;
 constexpr std::size_t kMaxCodes = 64;
 
@@ -33,6 +35,12 @@ void Network::start(std::move_only_function<void()> on_certificates) {
     upkeep_timer_->arm(kUpkeepMs);
   });
   upkeep_timer_->arm(kUpkeepMs);
+  sessions_timer_ = std::make_unique<loop::Timer>(loop_.timers(), [this] {
+    // A full queue: the next time writes both.
+    (void)pool_.submit([this] { flush_sessions(); });
+    sessions_timer_->arm(kSessionsMs);
+  });
+  sessions_timer_->arm(kSessionsMs);
   lists_timer_ = std::make_unique<loop::Timer>(loop_.timers(), [this] {
     lists_at_ms_ = loop_.now_ms();
     if (!pool_.submit([this] {

@@ -43,6 +43,13 @@ Network::Network(std::string dir, loop::Loop& loop, http::WorkerPool& pool, cons
 
 Network::~Network() {
   *alive_ = false;
+  flush_sessions();
+}
+
+void Network::flush_sessions() {
+  if (sessions_ == nullptr) return;
+  if (const auto ok = sessions_->flush(*store_, clock_.unix_ms()); !ok)
+    log::error("controller.sessions_not_written", {{"why", ok.error().text()}});
 }
 
 Result<std::unique_ptr<Network>> Network::open(const std::string& dir, loop::Loop& loop,
@@ -80,6 +87,8 @@ Status Network::load() {
   TRY_ASSIGN(signer_key_, keys_.load("signer"));
   TRY_ASSIGN(auto mac_key, keys_.secret("tokens", random_));
   door_ = std::make_unique<pki::TokenDoor>(authority_, std::move(mac_key));
+  TRY_ASSIGN(auto session_key, keys_.secret("sessions", random_));
+  sessions_ = std::make_unique<api::Sessions>(id_, std::move(session_key));
   renewals_ = std::make_unique<pki::RenewalDoor>(authority_, life_s_, grace_s_);
   status_ = std::make_unique<pki::StatusDesk>(authority_, keys_);
   TRY(load_certificates());
@@ -97,7 +106,7 @@ Status Network::load() {
       },
       *this, clock_, random_, url_, random_.hex(8),
       [this] { return metrics_ ? metrics_() : std::string(); }, life_s_, renewals_.get(),
-      status_.get()});
+      status_.get(), sessions_.get()});
   open_ = true;
   return {};
 }

@@ -150,6 +150,8 @@ class Network final : public lane::LaneOwner, public api::Live {
   /// Makes the revocation lists, at most once a minute: now, or when that is over.
   void lists_due();
   Status refresh_lists();
+  /// When foreign ends were heard last; on the pool.
+  void flush_sessions();
   /// Responders of status requests, where they are due.
   Status renew_responders();
   // usage.cc
@@ -180,6 +182,7 @@ class Network final : public lane::LaneOwner, public api::Live {
   std::unique_ptr<pki::TokenDoor> door_;
   std::unique_ptr<pki::RenewalDoor> renewals_;
   std::unique_ptr<pki::StatusDesk> status_;
+  std::unique_ptr<api::Sessions> sessions_;
   crypto::SignerPtr signer_key_;
   std::unique_ptr<api::Api> api_;
 
@@ -194,6 +197,7 @@ class Network final : public lane::LaneOwner, public api::Live {
   TokenBucket refusals_{1.0 / 60, 20};  // audited: strangers must not fill it
   std::unique_ptr<loop::Timer> head_timer_;
   std::unique_ptr<loop::Timer> upkeep_timer_;
+  std::unique_ptr<loop::Timer> sessions_timer_;
   std::unique_ptr<loop::Timer> lists_timer_;
   std::int64_t lists_at_ms_ = 0;  ///< made last
   std::move_only_function<void()> on_certificates_;

@@ -124,6 +124,18 @@ struct Enrollment {
   std::int64_t revoked_ms = 0;
 };
 
+/// Somebody foreign is logged in. Of the token only an HMAC is kept.
+struct ApiSession {
+  std::string id;
+  Bytes token_mac;
+  std::string identity;
+  std::uint64_t credential_epoch = 0;     ///< the identity's at login: a later one ends the session
+  std::vector<std::string> config_types;  ///< asked for at login
+  std::string address;                    ///< from where, for people
+  std::int64_t created_ms = 0;
+  std::int64_t active_ms = 0;  ///< last request, as far as it was written
+};
+
 /// The numbers of proto E2e.
 enum class E2e : std::uint8_t { kTls = 1, kCompatible = 2, kNone = 3 };
 std::string_view e2e_name(E2e e2e);
@@ -149,6 +161,15 @@ struct Grant {
   std::int64_t created_ms = 0;
 };
 
+/// A foreign end means to use a service; one for each API session, service and kind.
+struct ServiceSession {
+  std::string id;
+  std::string api_session;
+  std::string service;
+  GrantKind kind = GrantKind::kDial;
+  std::int64_t created_ms = 0;
+};
+
 /// What a router has besides its identity; alternative names come from here, never from a request.
 struct RouterInfo {
   std::string id;
@@ -168,6 +189,7 @@ struct LogRow {
 struct LogHead {
   std::uint64_t version = 0;
   Hash hash{};
+  std::int64_t at_ms = 0;  ///< when the last entry was written
 };
 
 struct AuditRow : AuditText {

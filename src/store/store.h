@@ -65,6 +65,15 @@ class Transaction {
   [[nodiscard]] virtual Result<std::optional<Enrollment>> enrollment_by_mac(ByteView mac) const = 0;
   /// Newest first.
   [[nodiscard]] virtual Result<std::vector<Enrollment>> enrollments(Page page) const = 0;
+  [[nodiscard]] virtual Result<std::optional<ApiSession>> api_session_by_mac(
+      ByteView mac) const = 0;
+  /// Oldest first.
+  [[nodiscard]] virtual Result<std::vector<ApiSession>> api_sessions_of(
+      std::string_view identity) const = 0;
+  [[nodiscard]] virtual Result<std::vector<ApiSession>> api_sessions(Page page) const = 0;
+  /// Oldest first, at most `limit` of an API session.
+  [[nodiscard]] virtual Result<std::vector<ServiceSession>> service_sessions(
+      std::string_view api_session, std::uint64_t limit) const = 0;
   [[nodiscard]] virtual Result<std::optional<Service>> service(std::string_view id) const = 0;
   [[nodiscard]] virtual Result<std::optional<Service>> service_named(
       std::string_view name) const = 0;
@@ -102,6 +111,16 @@ class Transaction {
   /// Forgets days before `day`, and epochs of routers not heard of since `before_ms`.
   virtual Status expire_usage(std::uint32_t day, std::int64_t before_ms) = 0;
 
+  /// Notes a later time of last use; of a session that is gone, nothing.
+  virtual Status touch_api_session(std::string_view id, std::int64_t active_ms) = 0;
+  /// Forgets those last used at `active_ms` or before, or begun at `created_ms` or before; how
+  /// many.
+  virtual Result<std::uint64_t> expire_api_sessions(std::int64_t active_ms,
+                                                    std::int64_t created_ms) = 0;
+  /// What an API session asks for; nobody else's matter.
+  virtual Status put_service_session(const ServiceSession& row) = 0;
+  virtual Status remove_service_session(std::string_view id) = 0;
+
   // ---- changes; put_ inserts or replaces the row of that id
   virtual Status put_network(const Network& row) = 0;
   virtual Status put_authority(const Authority& row) = 0;
@@ -122,6 +141,9 @@ class Transaction {
   /// Its tokens that nobody has used; how many.
   virtual Result<std::uint64_t> revoke_enrollments_of(std::string_view identity) = 0;
   virtual Status put_enrollment(const Enrollment& row) = 0;
+  virtual Status put_api_session(const ApiSession& row) = 0;
+  /// Takes its service sessions along.
+  virtual Status remove_api_session(std::string_view id) = 0;
   virtual Status put_service(const Service& row) = 0;
   /// Takes its grants along.
   virtual Status remove_service(std::string_view id) = 0;

@@ -256,6 +256,60 @@ TEST(Store, WhatDiesTogether) {
   EXPECT_EQ(must(other->enrollment("t2"))->revoked_ms, 0);
 }
 
+TEST(Sessions, AreOfOneNetworkTakeTheirOwnAlongAndExpire) {
+  auto s = must(open_sqlite(":memory:", kHooks));
+  const Bytes mac(32, 7);
+  for (const auto& n : {kA, kB}) {
+    auto tx = must(s->begin(n, 1));
+    OK(tx->put_network({n.str(), "n", "https://c:1280", 1}));
+    OK(tx->audit("t", "t", "t"));
+    OK(tx->commit());
+  }
+  {
+    auto tx = must(s->begin(kA, 1));
+    ApiSession row{"a-1", mac, "d-1", 3, {"host.v1", "x"}, "192.0.2.1", 10, 10};
+    OK(tx->put_api_session(row));
+    EXPECT_FALSE(tx->commit());  // somebody logged in and nobody wrote it down
+  }
+  {
+    auto tx = must(s->begin(kA, 1));
+    OK(tx->put_api_session({"a-1", mac, "d-1", 3, {"host.v1", "x"}, "192.0.2.1", 10, 10}));
+    OK(tx->put_api_session({"a-2", Bytes(32, 8), "d-1", 3, {}, "", 20, 20}));
+    OK(tx->put_service_session({"s-1", "a-1", "svc", GrantKind::kDial, 11}));
+    OK(tx->put_service_session({"s-2", "a-1", "svc", GrantKind::kBind, 12}));
+    OK(tx->audit("t", "t", "t"));
+    OK(tx->commit());
+  }
+  EXPECT_FALSE(must(must(s->read(kB))->api_session_by_mac(mac)));
+  {
+    // A use is no change that somebody must answer for; it never goes back.
+    auto tx = must(s->begin(kA, 1));
+    OK(tx->touch_api_session("a-1", 50));
+    OK(tx->touch_api_session("a-1", 40));
+    OK(tx->touch_api_session("nobody", 40));
+    OK(tx->commit());
+  }
+  {
+    const auto tx = must(s->read(kA));
+    const auto row = must(tx->api_session_by_mac(mac));
+    ASSERT_TRUE(row);
+    EXPECT_EQ(row->active_ms, 50);
+    EXPECT_EQ(row->config_types, (std::vector<std::string>{"host.v1", "x"}));
+    EXPECT_EQ(must(tx->api_sessions_of("d-1")).size(), 2U);
+    EXPECT_EQ(must(tx->service_sessions("a-1", 10)).size(), 2U);
+    EXPECT_EQ(must(tx->service_sessions("a-1", 1)).front().id, "s-1");
+  }
+  {
+    auto tx = must(s->begin(kA, 1));
+    OK(tx->remove_service_session("s-2"));
+    EXPECT_EQ(must(tx->expire_api_sessions(30, 0)), 1U);  // a-2 was not used
+    EXPECT_EQ(must(tx->api_sessions({})).size(), 1U);
+    EXPECT_EQ(must(tx->expire_api_sessions(0, 11)), 1U);  // a-1 is too old
+    EXPECT_TRUE(must(tx->service_sessions("a-1", 10)).empty());
+    OK(tx->commit());
+  }
+}
+
 TEST(Store, ChangesNeedAnAuditRowAndACommit) {
   auto s = must(open_sqlite(":memory:", kHooks));
   {

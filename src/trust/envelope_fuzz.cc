@@ -35,7 +35,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (size == 0) return 0;
   const ByteView in(data + 1, size - 1);
   const Context ctx{w.anchors, w.signers, nullptr, 1'800'000'000'000};
-  switch (data[0] % 8) {
+  switch (data[0] % 9) {
     case 0:
       SALLY_CHECK(!verify_card(in, ctx));
       break;
@@ -63,6 +63,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       SALLY_CHECK(!set.add({to_bytes(in), w.anchors.roots[0].der()}, w.anchors, 1'800'000'000));
       break;
     }
+    case 8:
+      SALLY_CHECK(!verify_session_token(as_text(in), wire::SessionUse::kDial, "d-1", ctx));
+      SALLY_CHECK(!verify_session_token(std::string(kSessionPrefix) + to_base64url(in),
+                                        wire::SessionUse::kApi, "d-1", ctx));
+      break;
     default:
       break;
   }

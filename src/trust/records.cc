@@ -105,6 +105,36 @@ Status check_key(const VerifiedCard& card, const crypto::Certificate& leaf) {
   return {};
 }
 
+Result<std::string> make_session_token(const wire::SessionToken& token,
+                                       const crypto::Signer& signer) {
+  if (token.use == wire::SessionUse::kUnset ||
+      (token.use == wire::SessionUse::kApi) != token.service.empty())
+    return fail(Errc::kInvalid, "use and service of a session token", Source::kInternal);
+  TRY_ASSIGN(const auto envelope,
+             seal(EnvelopeType::kSession, token.network, wire::encode(token), signer));
+  return std::string(kSessionPrefix) + to_base64url(envelope);
+}
+
+Result<VerifiedSession> verify_session_token(std::string_view text, wire::SessionUse use,
+                                             std::string_view leaf_id, const Context& ctx) {
+  if (text.size() > kMaxSessionText || !text.starts_with(kSessionPrefix))
+    return fail(Errc::kWrongType, "no session token");
+  const auto envelope = from_base64url(text.substr(kSessionPrefix.size()));
+  if (!envelope) return fail(Errc::kWrongType, "no session token");
+  TRY_ASSIGN(const auto payload, open_signed(*envelope, EnvelopeType::kSession, ctx));
+  TRY_ASSIGN(auto token, wire::decode_session_token(payload));
+  TRY(in_network(token.network, ctx));
+  if (token.use != use) return fail(Errc::kWrongType, "a token for something else");
+  TRY(not_past(token.not_after_ms, ctx));
+  TRY(not_future(token.issued_ms, ctx));
+  if (leaf_id.empty() || token.identity != leaf_id)
+    return fail(Errc::kWrongIdentity, "token is not of the certificate's owner");
+  if (ctx.revocation != nullptr &&
+      !ctx.revocation->identity_alive(token.identity, token.credential_epoch))
+    return fail(Errc::kRevoked, token.identity);
+  return Believe::it(std::move(token));
+}
+
 policy::Subject subject(const wire::Card& card) {
   return {card.id, card.attributes};
 }

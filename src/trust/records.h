@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the network's signer signs: cards, service records, heads of the replicated state.
+// What the network's signer signs: cards, service records, heads of the replicated state, tokens of
+// foreign ends.
 #pragma once
 
 #include "policy/policy.h"
@@ -10,6 +11,7 @@ namespace sally::trust {
 
 using VerifiedCard = Verified<wire::Card>;
 using VerifiedRecord = Verified<wire::ServiceRecord>;
+using VerifiedSession = Verified<wire::SessionToken>;
 
 Result<Bytes> make_card(const wire::Card& card, const crypto::Signer& signer);
 /// Signature, network, not after; with a revocation view also standing and credential epoch.
@@ -23,6 +25,18 @@ Result<Bytes> make_state_head(const wire::StateHead& head, const crypto::Signer&
 Result<Verified<wire::StateHead>> verify_state_head(ByteView envelope, const Context& ctx);
 Result<Bytes> make_snapshot_head(const wire::SnapshotHead& head, const crypto::Signer& signer);
 Result<Verified<wire::SnapshotHead>> verify_snapshot_head(ByteView envelope, const Context& ctx);
+
+/// Never "ey": a foreign SDK would take the token for a JWT and look into it.
+inline constexpr std::string_view kSessionPrefix = "sy1.";
+inline constexpr std::size_t kMaxSessionText = 2'048;
+/// What a foreign end shows: the prefix and the envelope in base64url, some 350 characters.
+/// kInvalid where use and service do not go together.
+Result<std::string> make_session_token(const wire::SessionToken& token,
+                                       const crypto::Signer& signer);
+/// Signature, network, use (kWrongType), times; with a revocation view also standing and credential
+/// epoch. `leaf_id` is the proven leaf's: a token of another identity is kWrongIdentity.
+Result<VerifiedSession> verify_session_token(std::string_view text, wire::SessionUse use,
+                                             std::string_view leaf_id, const Context& ctx);
 
 /// View of a card for policy/; the card outlives it.
 /// Tag of a device whose own key signs everything: it gets no session certificate, and one that it

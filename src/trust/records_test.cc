@@ -98,6 +98,57 @@ TEST(SignerSet, OnlySignersOfThisNetwork) {
   EXPECT_EQ(code(set.find(id, now)), "trust.unknown_key");
 }
 
+TEST(SessionToken, IsOfOneIdentityOneUseOneTime) {
+  using wire::SessionUse;
+  const auto& w = world();
+  const wire::SessionToken dial{w.pki.network,     "d-1", 3,        "a-1",
+                                SessionUse::kDial, "s-1", w.now_ms, w.now_ms + 60'000};
+  const auto text = *make_session_token(dial, *w.signer.key);
+  EXPECT_FALSE(text.starts_with("ey"));
+  EXPECT_LT(text.size(), 500U);
+  const auto check = [&](const wire::SessionToken& t, const crypto::Signer& by) {
+    return code(
+        verify_session_token(*make_session_token(t, by), SessionUse::kDial, "d-1", w.ctx()));
+  };
+  ASSERT_EQ(check(dial, *w.signer.key), "ok");
+  EXPECT_EQ(**verify_session_token(text, SessionUse::kDial, "d-1", w.ctx()), dial);
+
+  EXPECT_EQ(code(verify_session_token(text, SessionUse::kBind, "d-1", w.ctx())),
+            "trust.wrong_type");
+  EXPECT_EQ(code(verify_session_token(text, SessionUse::kDial, "d-2", w.ctx())),
+            "trust.wrong_identity");
+  EXPECT_EQ(code(verify_session_token(text, SessionUse::kDial, "", w.ctx())),
+            "trust.wrong_identity");
+  EXPECT_EQ(check(dial, *w.device.key), "trust.unknown_key");
+  auto changed = dial;
+  changed.network = "net-b.sally";
+  EXPECT_EQ(check(changed, *w.signer.key), "trust.wrong_network");
+  changed = dial;
+  changed.not_after_ms = w.now_ms;
+  EXPECT_EQ(check(changed, *w.signer.key), "trust.expired");
+  changed = dial;
+  changed.issued_ms = w.now_ms + kMaxSkewMs + 1;
+  EXPECT_EQ(check(changed, *w.signer.key), "trust.time");
+  changed = dial;
+  changed.service.clear();
+  EXPECT_EQ(code(make_session_token(changed, *w.signer.key)), "trust.invalid");
+  // Any other text, and any other thing that is signed.
+  for (const std::string& bad :
+       {std::string(), text.substr(4), "ey" + text, text + "=", std::string(kSessionPrefix),
+        std::string(kSessionPrefix) + std::string(kMaxSessionText, 'A'),
+        std::string(kSessionPrefix) + to_base64url(*make_card(w.card(), *w.signer.key))})
+    EXPECT_NE(code(verify_session_token(bad, SessionUse::kDial, "d-1", w.ctx())), "ok") << bad;
+  auto flipped = text;
+  flipped[flipped.size() / 2] = flipped[flipped.size() / 2] == 'A' ? 'B' : 'A';
+  EXPECT_NE(code(verify_session_token(flipped, SessionUse::kDial, "d-1", w.ctx())), "ok");
+
+  TestRevocation r;
+  auto ctx = w.ctx();
+  ctx.revocation = &r;
+  r.min_epoch = 4;
+  EXPECT_EQ(code(verify_session_token(text, SessionUse::kDial, "d-1", ctx)), "trust.revoked");
+}
+
 TEST(Card, GoodAndRefused) {
   const auto& w = world();
   const auto good = *make_card(w.card(), *w.signer.key);
@@ -217,6 +268,11 @@ TEST(Envelope, Corpus) {
   put("answer", 5, *make_answer(w.answer(setup), *w.egress.key));
   put("bind", 6, *make_bind_proof(w.bind(), *w.host.key));
   put("signer", 7, w.signer.cert.der());
+  const auto token = *make_session_token(
+      {w.pki.network, "d-1", 3, "a-1", wire::SessionUse::kDial, "s-1", w.now_ms, w.now_ms + 1},
+      *w.signer.key);
+  put("session", 8, to_bytes(token));
+  put("session_raw", 8, *from_base64url(token.substr(kSessionPrefix.size())));
 }
 
 }  // namespace

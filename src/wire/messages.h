@@ -51,6 +51,7 @@ enum class EnvelopeType : std::uint16_t {
   kStateHead = 7,
   kStateSnapshot = 8,
   kRenewal = 9,
+  kSession = 10,
 };
 struct Envelope {
   std::string network;
@@ -469,6 +470,20 @@ struct RenewalRequest {
   Bytes session_csr{};       ///< for a session certificate beside `serial`; without `csr`
   friend bool operator==(const RenewalRequest&, const RenewalRequest&) = default;
 };
+enum class SessionUse : std::uint8_t { kUnset = 0, kApi = 1, kDial = 2, kBind = 3 };
+/// Payload of the envelope in a token of a foreign end, signed by the network's signer. It names an
+/// identity; that somebody is that identity, only a leaf proves.
+struct SessionToken {
+  std::string network;
+  std::string identity;
+  std::uint64_t credential_epoch = 0;
+  std::string session;  ///< the API session it belongs to
+  SessionUse use = SessionUse::kUnset;
+  std::string service;  ///< id; of kDial and kBind
+  std::int64_t issued_ms = 0;
+  std::int64_t not_after_ms = 0;
+  friend bool operator==(const SessionToken&, const SessionToken&) = default;
+};
 /// SDK to router to controller. `id` and `serial` are the router's word: the lane's proven leaf.
 struct Renew {
   std::uint64_t request = 0;  ///< random, comes back in the answer
@@ -506,6 +521,7 @@ struct Control {
 // --------------------------------------------------------------------------------------------
 Bytes encode(const Envelope& m);
 Bytes encode(const RenewalRequest& m);
+Bytes encode(const SessionToken& m);
 Bytes encode(const Card& m);
 Bytes encode(const ServiceRecord& m);
 Bytes encode(const Setup& m);
@@ -549,6 +565,7 @@ Result<SnapshotHead> decode_snapshot_head(ByteView in);
 Result<Snapshot> decode_snapshot(ByteView in);
 Result<LogEntry> decode_log_entry(ByteView in);
 Result<RenewalRequest> decode_renewal_request(ByteView in);
+Result<SessionToken> decode_session_token(ByteView in);
 Result<StateOp> decode_state_op(ByteView in);
 
 }  // namespace sally::wire

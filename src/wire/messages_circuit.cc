@@ -78,7 +78,7 @@ namespace coding {
 template <typename A, Is<Envelope> M>
 void fields(A& a, M& m) {
   a.text(1, m.network, kMaxNetwork, Need::kYes);
-  a.choice(2, m.type, EnvelopeType::kRenewal, Need::kYes);
+  a.choice(2, m.type, EnvelopeType::kSession, Need::kYes);
   a.blob(3, m.payload, kMaxEnvelope);
   a.fixed(4, m.key_id);
   a.blob(5, m.signature, 1'024, Need::kYes);

@@ -182,6 +182,17 @@ void fields(A& a, M& m) {
   a.time(5, m.time_ms);
   a.blob(6, m.session_csr, kMaxCsr);
 }
+template <typename A, Is<SessionToken> M>
+void fields(A& a, M& m) {
+  a.text(1, m.network, kMaxNetwork, Need::kYes);
+  a.text(2, m.identity, kMaxId, Need::kYes);
+  a.number(3, m.credential_epoch);
+  a.text(4, m.session, kMaxId, Need::kYes);
+  a.choice(5, m.use, SessionUse::kBind, Need::kYes);
+  a.text(6, m.service, kMaxId);
+  a.time(7, m.issued_ms);
+  a.time(8, m.not_after_ms);
+}
 template <typename A, Is<Renew> M>
 void fields(A& a, M& m) {
   a.number(1, m.request);
@@ -305,6 +316,12 @@ Bytes encode(const RenewalRequest& m) {
 }
 Result<RenewalRequest> decode_renewal_request(ByteView in) {
   return coding::decode_message<RenewalRequest>(in, kMaxPayload, "renewal request");
+}
+Bytes encode(const SessionToken& m) {
+  return coding::encode_message(m);
+}
+Result<SessionToken> decode_session_token(ByteView in) {
+  return coding::decode_message<SessionToken>(in, kMaxPayload, "session token");
 }
 Result<Control> decode_control(ByteView in) {
   return coding::decode_message<Control>(in, kMaxControlMessage, "control");

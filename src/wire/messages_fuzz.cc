@@ -28,7 +28,7 @@ void round_trip(Result<M> (*decode)(ByteView), ByteView in) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   if (size == 0) return 0;
   const ByteView in(data + 1, size - 1);
-  switch (data[0] % 22) {
+  switch (data[0] % 23) {
     case 0:
       round_trip(decode_envelope, in);
       break;
@@ -94,6 +94,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       break;
     case 21:
       round_trip(decode_renewal_request, in);
+      break;
+    case 22:
+      round_trip(decode_session_token, in);
       break;
     default:
       break;

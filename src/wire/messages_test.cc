@@ -99,6 +99,7 @@ std::vector<std::pair<std::uint8_t, Bytes>> samples() {
       {18, encode(Snapshot{{{1}, {2}}})},
       {19, encode(LogEntry{7, {1}})},
       {21, encode(RenewalRequest{"n.sally", "d-1", "1f", Bytes{1}, 5, Bytes{2}})},
+      {22, encode(SessionToken{"n.sally", "d-1", 2, "a-1", SessionUse::kDial, "s-1", 5, 6})},
   };
   for (const auto& c : controls()) out.emplace_back(std::uint8_t{14}, encode(c));
   for (const auto& o : ops()) out.emplace_back(std::uint8_t{20}, encode(o));
@@ -132,6 +133,8 @@ TEST(Messages, RoundTrip) {
   round(SnapshotHead{"n.sally", 7, kHash, kHash, 5}, decode_snapshot_head);
   round(Snapshot{{{1}, {2}}}, decode_snapshot);
   round(LogEntry{7, {1}}, decode_log_entry);
+  round(SessionToken{"n.sally", "d-1", 2, "a-1", SessionUse::kDial, "s-1", 5, 6},
+        decode_session_token);
   for (const auto& c : controls()) round(c, decode_control);
   for (const auto& o : ops()) round(o, decode_state_op);
 }

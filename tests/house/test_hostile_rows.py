@@ -18,7 +18,7 @@ def names():
     for path in ROOT.glob("tests/**/test_*.py"):
         if path != Path(__file__).resolve():
             found |= set(re.findall(r"^def (test_\w+)", path.read_text(), re.M))
-    for path in [*ROOT.glob("tests/sim/*_test.cc"), *ROOT.glob("src/*/*_test.cc")]:
+    for path in [*ROOT.glob("tests/sim/*_test.cc"), *ROOT.glob("src/**/*_test.cc")]:
         found |= set(re.findall(r"^TEST(?:_[PF])?\(\w+,\s*(\w+)\)", path.read_text(), re.M))
     return {plain(name) for name in found}
 

@@ -11,7 +11,7 @@ SEEDS = sorted((ROOT / "tests/corpus/wire_messages_fuzz").iterdir())
 # Selector byte of src/wire/messages_fuzz.cc -> message.
 NAMES = ["Envelope", "Card", "ServiceRecord", "Setup", "DialProof", "SetupFrame", "Route", "SetupOkFrame", "HostAnswer", "Answer",
          "SetupErr", "Reset", "PathDown", "BindProof", "Control", "StateUpdate", "StateHead", "SnapshotHead", "Snapshot",
-         "LogEntry", "StateOp", "RenewalRequest"]
+         "LogEntry", "StateOp", "RenewalRequest", "SessionToken"]
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ namespace sally::store {
 namespace {
 
 // The schema, one step after the other; never edited after a release.
-constexpr std::array<const char*, 6> kMigrations{
+constexpr std::array<const char*, 7> kMigrations{
 #include "store/migrations/0001_initial.sql.inc"
     ,
 #include "store/migrations/0002_usage.sql.inc"
@@ -19,6 +19,8 @@ constexpr std::array<const char*, 6> kMigrations{
 #include "store/migrations/0005_audit_base.sql.inc"
     ,
 #include "store/migrations/0006_told.sql.inc"
+    ,
+#include "store/migrations/0007_api_sessions.sql.inc"
 };
 
 }  // namespace

@@ -81,6 +81,29 @@ Enrollment read_enrollment(Statement& s) {
   return r;
 }
 
+ApiSession read_api_session(Statement& s) {
+  ApiSession r;
+  r.id = s.text();
+  r.token_mac = s.blob();
+  r.identity = s.text();
+  r.credential_epoch = s.u64();
+  r.config_types = unjoin(s.text());
+  r.address = s.text();
+  r.created_ms = s.i64();
+  r.active_ms = s.i64();
+  return r;
+}
+
+ServiceSession read_service_session(Statement& s) {
+  ServiceSession r;
+  r.id = s.text();
+  r.api_session = s.text();
+  r.service = s.text();
+  r.kind = static_cast<GrantKind>(s.i64());
+  r.created_ms = s.i64();
+  return r;
+}
+
 Service read_service(Statement& s) {
   Service r;
   r.id = s.text();

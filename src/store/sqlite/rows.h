@@ -20,6 +20,8 @@
   "used_ms, superseded, request, issuer, reason, told"
 #define ENROLLMENT_COLUMNS \
   "id, token_mac, identity, kind, created_ms, expires_ms, used_ms, revoked_ms"
+#define API_SESSION_COLUMNS \
+  "id, token_mac, identity, credential_epoch, config_types, address, created_ms, active_ms"
 #define SERVICE_COLUMNS \
   "id, name, e2e, host_config, intercept_config, version, created_ms, record_until_ms, record"
 
@@ -32,6 +34,8 @@ Identity read_identity(Statement& s);
 Expiry read_expiry(Statement& s);
 CertificateRow read_certificate(Statement& s);
 Enrollment read_enrollment(Statement& s);
+ApiSession read_api_session(Statement& s);
+ServiceSession read_service_session(Statement& s);
 Service read_service(Statement& s);
 Grant read_grant(Statement& s);
 Usage read_usage(Statement& s);

@@ -9,27 +9,16 @@
 #include "store/sqlite/chains.h"
 #include "store/sqlite/database.h"
 #include "store/sqlite/rows.h"
+#include "store/sqlite/transaction.h"
 
 namespace sally::store {
 namespace {
 
 constexpr std::uint64_t kAll = 1'000'000;
 
-class SqliteTransaction final : public Transaction {
+class SqliteTransaction final : public SessionRows {
  public:
-  SqliteTransaction(Database& db, const Hooks& hooks, std::unique_lock<std::mutex> lock,
-                    std::string network, std::int64_t now_ms, bool writable)
-      : db_(db),
-        hooks_(hooks),
-        lock_(std::move(lock)),
-        network_(std::move(network)),
-        now_ms_(now_ms),
-        writable_(writable) {}
-  ~SqliteTransaction() override {
-    if (open_) (void)db_.exec("ROLLBACK");
-  }
-  SqliteTransaction(const SqliteTransaction&) = delete;
-  SqliteTransaction& operator=(const SqliteTransaction&) = delete;
+  using SessionRows::SessionRows;
 
   // ---- reads
   Result<Network> network() const override {
@@ -232,8 +221,9 @@ class SqliteTransaction final : public Transaction {
     });
   }
   Result<LogHead> log_head() const override {
-    auto s =
-        query("SELECT version, hash FROM change_log WHERE network=? ORDER BY version DESC LIMIT 1");
+    auto s = query(
+        "SELECT version, hash, at_ms FROM change_log WHERE network=? ORDER BY version DESC LIMIT "
+        "1");
     LogHead head;
     TRY_ASSIGN(const bool row, s.step());
     if (!row) return head;
@@ -241,6 +231,7 @@ class SqliteTransaction final : public Transaction {
     const Bytes h = s.blob();
     if (h.size() != head.hash.size()) return fail(Errc::kLogTampered, "hash size", Source::kLocal);
     std::copy(h.begin(), h.end(), head.hash.begin());
+    head.at_ms = s.i64();
     return head;
   }
   Result<std::vector<LogRow>> log_after(std::uint64_t version, std::size_t limit) const override {
@@ -597,59 +588,6 @@ class SqliteTransaction final : public Transaction {
     lock_.unlock();
     return {};
   }
-
- private:
-  // Every statement's first parameter is the network.
-  Statement query(const char* sql) const {
-    Statement s = db_.statement(sql);
-    s << std::string_view(network_);
-    return s;
-  }
-  Statement change(const char* sql) {
-    changed_ = true;
-    return query(sql);
-  }
-  Status run(Statement& s) {
-    if (!writable_) return fail(Errc::kReadOnly, "change in a read transaction", Source::kInternal);
-    auto r = s.run();
-    if (!r) failed_ = true;
-    return r;
-  }
-  Status run_one(Statement& s) {
-    TRY(run(s));
-    if (sqlite3_changes(db_.native()) == 0) return fail(Errc::kNotFound, "no such row");
-    return {};
-  }
-  Result<std::uint64_t> run_many(Statement& s) {
-    TRY(run(s));
-    return static_cast<std::uint64_t>(sqlite3_changes(db_.native()));
-  }
-  template <typename T, typename F>
-  Result<std::optional<T>> one(Statement& s, F read) const {
-    TRY_ASSIGN(const bool row, s.step());
-    if (!row) return std::optional<T>();
-    return std::optional<T>(read(s));
-  }
-  template <typename T, typename F>
-  Result<std::vector<T>> all(Statement& s, F read) const {
-    std::vector<T> out;
-    for (;;) {
-      TRY_ASSIGN(const bool row, s.step());
-      if (!row) return out;
-      out.push_back(read(s));
-    }
-  }
-
-  Database& db_;
-  const Hooks& hooks_;
-  std::unique_lock<std::mutex> lock_;
-  std::string network_;
-  std::int64_t now_ms_;
-  bool writable_;
-  bool open_ = true, changed_ = false, audited_ = false, failed_ = false;
-  struct {
-    bool changed = false, audited = false;
-  } part_;  ///< before begin_part
 };
 
 class SqliteStore final : public Store {

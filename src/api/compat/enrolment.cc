@@ -1,52 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// The compatible client API as far as enrolment needs it: docs/compatible-enrolment.md.
-#include <algorithm>
-#include <array>
-
-#include "api/call.h"
+// What anybody may ask, and enrolment: docs/compatible-enrolment.md.
+#include "api/compat/compat.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "crypto/jws.h"
 #include "pki/publish.h"
 
-namespace sally::api {
-namespace {
-
-Response json_response(int status, json::value body) {
-  Response r;
-  r.status = status;
-  // Exactly this text: one client compares it literally (H7).
-  r.headers.emplace_back("content-type", "application/json");
-  r.body = json::serialize(body);
-  return r;
-}
-
-Response envelope(json::value data) {
-  return json_response(200, json::object{{"data", std::move(data)}, {"meta", json::object()}});
-}
-
-Response list_envelope(json::array data) {
-  const std::size_t n = data.size();
-  return json_response(
-      200,
-      json::object{
-          {"data", std::move(data)},
-          {"meta", json::object{{"pagination",
-                                 json::object{{"limit", 10}, {"offset", 0}, {"totalCount", n}}},
-                                {"filterableFields", json::array()}}}});
-}
-
-Response refuse(const Deps& d, int status, std::string_view code, std::string_view message,
-                const Error* cause = nullptr) {
-  json::object error{{"code", code}, {"message", message}, {"requestId", d.random.hex(6)}};
-  if (cause != nullptr) {
-    error["cause"] = json::object{{"code", cause->code()}, {"message", cause->context()}};
-    error["causeMessage"] = cause->text();
-  }
-  return json_response(status, json::object{{"error", std::move(error)},
-                                            {"meta", json::object{{"apiEnrollmentVersion", "0.0.1"},
-                                                                  {"apiVersion", "0.0.1"}}}});
-}
+namespace sally::api::compat {
 
 Response version(const Deps& d) {
   const json::object edge{
@@ -90,8 +50,16 @@ Response network_jwts(const Deps& d) {
                              {"em", "network"}};
   const auto token = crypto::sign_jws(header, json::serialize(payload), *rest->key);
   if (!token) return refuse(d, 500, "UNHANDLED", "internal error");
-  return list_envelope({json::object{{"name", "default"}, {"token", *token}}});
+  return list_envelope({json::object{{"name", "default"}, {"token", *token}}}, {}, 1);
 }
+
+Response protocols(const Deps& d) {
+  std::string address = d.url;
+  if (const auto at = address.find("://"); at != std::string::npos) address.erase(0, at + 3);
+  return envelope(json::object{{"https", json::object{{"address", address}}}});
+}
+
+namespace {
 
 // A token is its id; our own client sends the whole JWT, so that an altered or foreign one is named
 // as such.
@@ -193,7 +161,8 @@ Result<json::value> enroll(const Deps& d, const std::string& token, const std::s
                       {"sally", std::move(own)}};
 }
 
-/// `result`: "done", or the code of the refusal.
+}  // namespace
+
 Response enroll_request(const Deps& d, const Request& r, bool json_only, std::string_view& result) {
   if (r.body.size() > kMaxBody)
     return refuse(d, 413, "REQUEST_ENTITY_TOO_LARGE", "request is too large");
@@ -235,41 +204,4 @@ Response enroll_request(const Deps& d, const Request& r, bool json_only, std::st
   return refuse_enrollment(d, done.error());
 }
 
-}  // namespace
-
-Response Api::compatible(const Request& r, const std::string& path, bool prefixed,
-                         RouteName& name) const {
-  const bool get = r.method == "GET";
-  const bool post = r.method == "POST";
-  constexpr std::array<std::string_view, 8> kPaths = {
-      "/",           "/version",      "/.well-known/est/cacerts", "/enroll",
-      "/enroll/ott", "/network-jwts", "/external-jwt-signers",    "/enumerated-capabilities"};
-  if (const auto at = std::find(kPaths.begin(), kPaths.end(), path); at != kPaths.end()) name = *at;
-  const auto enrolled = [&](bool json_only) {
-    std::string_view result = "api.bad_request";
-    Response response = enroll_request(deps_, r, json_only, result);
-    const std::scoped_lock lock(stats_mutex_);
-    ++enrolments_[result];
-    return response;
-  };
-  if (path == "/" || path == "/version") {
-    if (get) return version(deps_);
-  } else if (path == "/.well-known/est/cacerts") {
-    if (get) return cacerts(deps_, r, prefixed);
-  } else if (path == "/enroll") {
-    if (post) return enrolled(false);
-  } else if (path == "/enroll/ott") {
-    if (post) return enrolled(true);
-  } else if (path == "/network-jwts") {
-    if (get) return network_jwts(deps_);
-  } else if (path == "/external-jwt-signers") {
-    if (get) return list_envelope({});
-  } else if (path == "/enumerated-capabilities") {
-    if (get) return envelope(json::array());
-  } else {
-    return refuse(deps_, 404, "NOT_FOUND", "the resource requested was not found");
-  }
-  return refuse(deps_, 405, "METHOD_NOT_ALLOWED", "the method is not allowed here");
-}
-
-}  // namespace sally::api
+}  // namespace sally::api::compat

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "api/compat/compat.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "base/text.h"
+
+namespace sally::api::compat {
+
+Response json_response(int status, json::value body) {
+  Response r;
+  r.status = status;
+  // Exactly this text: one client compares it literally (H7).
+  r.headers.emplace_back("content-type", "application/json");
+  r.body = json::serialize(body);
+  return r;
+}
+
+Response envelope(json::value data, int status) {
+  return json_response(status, json::object{{"data", std::move(data)}, {"meta", json::object()}});
+}
+
+Response created(std::string_view collection, std::string_view id) {
+  const std::string href = "./" + std::string(collection) + "/" + std::string(id);
+  return envelope(
+      json::object{{"id", id}, {"_links", json::object{{"self", json::object{{"href", href}}}}}},
+      201);
+}
+
+namespace {
+Response refusal(const Deps& d, int status, std::string_view code, std::string_view message,
+                 json::object more) {
+  json::object error{{"code", code}, {"message", message}, {"requestId", d.random.hex(6)}};
+  for (auto& [name, value] : more) error[name] = value;
+  return json_response(status, json::object{{"error", std::move(error)},
+                                            {"meta", json::object{{"apiEnrollmentVersion", "0.0.1"},
+                                                                  {"apiVersion", "0.0.1"}}}});
+}
+}  // namespace
+
+Response refuse(const Deps& d, int status, std::string_view code, std::string_view message,
+                const Error* cause) {
+  json::object more;
+  if (cause != nullptr) {
+    more["cause"] = json::object{{"code", cause->code()}, {"message", cause->context()}};
+    more["causeMessage"] = cause->text();
+  }
+  return refusal(d, status, code, message, std::move(more));
+}
+
+Response refuse_field(const Deps& d, std::string_view field, std::string_view reason,
+                      std::string_view value) {
+  return refusal(
+      d, 400, "COULD_NOT_VALIDATE", "the supplied request contains an invalid document",
+      {{"cause",
+        json::object{{"field", field}, {"reason", reason}, {"value", value.substr(0, 64)}}},
+       {"causeMessage", reason}});
+}
+
+Response broken(const Deps& d, const Error& e) {
+  log::error("api.request_failed", {{"code", e.code()}, {"context", e.context()}});
+  if (e.retry()) return refuse(d, 503, "TIMEOUT", "try again");
+  return refuse(d, 500, "UNHANDLED", "internal error");
+}
+
+json::object entity(std::string_view href, std::string_view id, std::int64_t created_ms,
+                    std::int64_t changed_ms) {
+  return json::object{{"id", id},
+                      {"createdAt", format_time(created_ms)},
+                      {"updatedAt", format_time(changed_ms != 0 ? changed_ms : created_ms)},
+                      {"tags", json::object()},
+                      {"_links", json::object{{"self", json::object{{"href", href}}}}}};
+}
+
+json::object reference(std::string_view collection, std::string_view id, std::string_view name) {
+  const std::string href = "./" + std::string(collection) + "/" + std::string(id);
+  return json::object{{"_links", json::object{{"self", json::object{{"href", href}}}}},
+                      {"entity", collection},
+                      {"id", id},
+                      {"name", name}};
+}
+
+std::optional<Paging> paging(std::string_view query) {
+  Paging p;
+  if (const auto v = query_value(query, "limit")) {
+    const auto n = parse_u64(*v);
+    if (!n) return std::nullopt;
+    p.limit = std::clamp<std::uint64_t>(*n, 1, kMaxPage);
+  }
+  if (const auto v = query_value(query, "offset")) {
+    const auto n = parse_u64(*v);
+    if (!n) return std::nullopt;
+    p.offset = *n;
+  }
+  return p;
+}
+
+// SDKs count on meta.pagination.totalCount (H10).
+Response list_envelope(json::array page, const Paging& p, std::size_t total) {
+  return json_response(
+      200, json::object{{"data", std::move(page)},
+                        {"meta", json::object{{"pagination", json::object{{"limit", p.limit},
+                                                                          {"offset", p.offset},
+                                                                          {"totalCount", total}}},
+                                              {"filterableFields", json::array{"id", "name"}}}}});
+}
+
+Response page_of_all(json::array all, const Paging& p) {
+  json::array page;
+  for (std::size_t i = p.offset; i < all.size() && page.size() < p.limit; ++i)
+    page.push_back(std::move(all[i]));
+  return list_envelope(std::move(page), p, all.size());
+}
+
+std::optional<Filter> parse_filter(std::string_view text) {
+  text = trim(text);
+  Filter f;
+  if (text.empty() || text == "true") return f;
+  const auto at = text.find('=');
+  if (at == std::string_view::npos) return std::nullopt;
+  f.field = trim(text.substr(0, at));
+  const auto quoted = trim(text.substr(at + 1));
+  if ((f.field != "name" && f.field != "id") || quoted.size() < 2 || quoted.front() != '"' ||
+      quoted.back() != '"')
+    return std::nullopt;
+  f.value = quoted.substr(1, quoted.size() - 2);
+  // No name has any of these, so nothing needs to be unescaped.
+  if (f.value.find_first_of("\"\\") != std::string::npos) return std::nullopt;
+  return f;
+}
+
+}  // namespace sally::api::compat

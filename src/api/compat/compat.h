@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// Inside api/ only: what the handlers of the compatible client API share. H1 to H19 are the rules
+// of docs/compatible-api.md.
+#include <boost/json.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "api/api.h"
+#include "api/compat/sessions.h"
+
+namespace sally::api::compat {
+
+namespace json = boost::json;
+
+// ---- bodies
+Response json_response(int status, json::value body);
+Response envelope(json::value data, int status = 200);
+Response created(std::string_view collection, std::string_view id);
+Response refuse(const Deps& d, int status, std::string_view code, std::string_view message,
+                const Error* cause = nullptr);
+/// One member of the body is wrong.
+Response refuse_field(const Deps& d, std::string_view field, std::string_view reason,
+                      std::string_view value);
+/// A failure of ours: 503 where trying again helps, 500 otherwise; only the log hears why.
+Response broken(const Deps& d, const Error& e);
+
+/// What every entity has.
+json::object entity(std::string_view href, std::string_view id, std::int64_t created_ms,
+                    std::int64_t changed_ms = 0);
+json::object reference(std::string_view collection, std::string_view id, std::string_view name);
+
+// ---- lists
+struct Paging {
+  std::size_t limit = 10;
+  std::size_t offset = 0;
+};
+inline constexpr std::size_t kMaxPage = 500;
+/// nullopt for what is no number; larger limits are cut to kMaxPage.
+std::optional<Paging> paging(std::string_view query);
+Response list_envelope(json::array page, const Paging& p, std::size_t total);
+/// The page of `all` that was asked for.
+Response page_of_all(json::array all, const Paging& p);
+
+/// The part of the filter language that SDKs use: nothing, `true`, or `name="x"` and `id="x"`.
+struct Filter {
+  std::string field;  ///< "name", "id", or empty: everything
+  std::string value;
+  [[nodiscard]] bool takes(std::string_view id, std::string_view name) const {
+    return field.empty() || value == (field == "id" ? id : name);
+  }
+};
+/// Total; nullopt for what it does not know.
+std::optional<Filter> parse_filter(std::string_view text);
+
+// ---- enrolment.cc: what anybody may ask
+Response version(const Deps& d);
+Response cacerts(const Deps& d, const Request& request, bool prefixed);
+Response network_jwts(const Deps& d);
+Response protocols(const Deps& d);
+/// `result`: "done", or the code of the refusal.
+Response enroll_request(const Deps& d, const Request& r, bool json_only, std::string_view& result);
+
+// ---- with a proven leaf
+/// A request of somebody who is logged in; every lookup is about `identity`, the proven leaf's.
+struct Client {
+  const Deps& deps;
+  const Request& request;
+  const store::Transaction& tx;
+  store::Transaction* write;  ///< null in read routes
+  const store::ApiSession& session;
+  const store::Identity& identity;
+  std::vector<std::string> params;
+  json::object body;
+  std::int64_t now_ms;
+};
+using Handler = Result<Response> (*)(Client&);
+struct Route {
+  std::string_view method;
+  std::string_view path;
+  bool write;
+  Handler handler;
+};
+std::vector<Route> identity_routes();  // identity.cc
+std::vector<Route> service_routes();   // services.cc
+std::vector<Route> session_routes();   // service_sessions.cc
+
+json::object session_json(const Deps& d, const store::ApiSession& s, const store::Identity& who);
+/// Of routers a foreign end may connect to, those online first, at most 25.
+Result<json::array> routers_json(const Deps& d, const store::Transaction& tx);
+/// Who may do what with a service; a foreign end never sees one with e2e `tls`.
+struct Rights {
+  bool dial = false;
+  bool bind = false;
+};
+Rights rights(const store::Identity& who, const store::Service& s,
+              const std::vector<store::Grant>& grants);
+
+}  // namespace sally::api::compat

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "api/compat/sessions.h"
+
+#include <algorithm>
+
+#include "crypto/hash.h"
+#include "trust/records.h"
+
+namespace sally::api {
+
+Sessions::Sessions(NetworkId network, Bytes mac_key, std::int64_t life_s)
+    : network_(std::move(network)),
+      mac_key_(std::move(mac_key)),
+      life_ms_(std::max<std::int64_t>(60, life_s) * 1000) {}
+
+Bytes Sessions::mac(std::string_view token) const {
+  std::string text = "api-session\n" + network_.str() + "\n";
+  text += token;
+  const auto m = crypto::hmac_sha256(mac_key_, as_bytes(text));
+  wipe(text);
+  return {m.begin(), m.end()};
+}
+
+std::int64_t Sessions::expires_ms(const store::ApiSession& row) const {
+  return std::min(row.active_ms + life_ms_, token_ends_ms(row));
+}
+
+Result<store::Identity> Sessions::prove(const store::Transaction& tx, const Caller* caller) const {
+  if (caller == nullptr) return fail(Errc::kNoSession, "no client certificate");
+  if (caller->network != network_.str() || caller->role != crypto::Role::kDevice)
+    return fail(Errc::kNoSession, "not a device of this network");
+  TRY_ASSIGN(auto identity, tx.identity(caller->id));
+  if (!identity || identity->kind != store::Kind::kDevice || identity->removed_ms != 0 ||
+      identity->standing != store::Standing::kActive)
+    return fail(Errc::kNoSession, "device " + caller->id + " is not active");
+  TRY_ASSIGN(const auto certificate, tx.certificate(caller->serial));
+  if (!certificate || certificate->identity != caller->id || certificate->revoked_ms != 0)
+    return fail(Errc::kNoSession, "certificate of " + caller->id + " is not valid any more");
+  return std::move(*identity);
+}
+
+Result<Sessions::Opened> Sessions::open(store::Transaction& tx, const Caller& caller,
+                                        const store::Identity& identity,
+                                        std::vector<std::string> config_types, std::string address,
+                                        const crypto::Signer& signer, const Clock& clock,
+                                        Random& random) {
+  {
+    const std::scoped_lock lock(mutex_);
+    if (!logins_.take(clock.mono_us())) return fail(Errc::kTooMany, "too many logins at once");
+  }
+  const std::int64_t now = clock.unix_ms();
+  TRY_ASSIGN(const auto others, tx.api_sessions_of(identity.id));
+  for (std::size_t i = 0; i + kPerIdentity <= others.size(); ++i)
+    TRY(tx.remove_api_session(others[i].id));
+  Opened out;
+  out.row.id = random.hex(12);
+  out.row.identity = identity.id;
+  out.row.credential_epoch = identity.credential_epoch;
+  out.row.config_types = std::move(config_types);
+  out.row.address = std::move(address);
+  out.row.created_ms = out.row.active_ms = now;
+  TRY_ASSIGN(out.token, trust::make_session_token({.network = network_.str(),
+                                                   .identity = identity.id,
+                                                   .credential_epoch = identity.credential_epoch,
+                                                   .session = out.row.id,
+                                                   .use = wire::SessionUse::kApi,
+                                                   .service = {},
+                                                   .issued_ms = now,
+                                                   .not_after_ms = token_ends_ms(out.row)},
+                                                  signer));
+  out.row.token_mac = mac(out.token);
+  TRY(tx.put_api_session(out.row));
+  TRY(tx.audit("device/" + identity.id, "session.open", identity.id,
+               "{\"session\":\"" + out.row.id + "\",\"serial\":\"" + caller.serial + "\"}"));
+  return out;
+}
+
+Result<Sessions::Found> Sessions::find(const store::Transaction& tx, std::string_view token,
+                                       const Caller* caller, std::int64_t now_ms) {
+  // The leaf first: who proves nothing learns nothing of tokens.
+  TRY_ASSIGN(auto identity, prove(tx, caller));
+  if (token.empty() || token.size() > trust::kMaxSessionText)
+    return fail(Errc::kNoSession, "no session token");
+  const Bytes wanted = mac(token);
+  TRY_ASSIGN(auto row, tx.api_session_by_mac(wanted));
+  if (!row || !equal_constant_time(row->token_mac, wanted) || row->identity != identity.id ||
+      row->credential_epoch != identity.credential_epoch)
+    return fail(Errc::kNoSession, "unknown session");
+  const std::scoped_lock lock(mutex_);
+  const auto used = active_.find(row->id);
+  if (used != active_.end()) row->active_ms = std::max(row->active_ms, used->second);
+  if (now_ms >= row->active_ms + life_ms_ + kSlackMs ||
+      now_ms >= token_ends_ms(*row) - kLeastLeftMs)
+    return fail(Errc::kSessionExpired, row->id);
+  if (now_ms > row->active_ms) active_[row->id] = row->active_ms = now_ms;
+  return Found{std::move(*row), std::move(identity)};
+}
+
+Status Sessions::close(store::Transaction& tx, const store::ApiSession& row,
+                       std::string_view actor) {
+  TRY(tx.remove_api_session(row.id));
+  return tx.audit(actor, "session.close", row.identity, "{\"session\":\"" + row.id + "\"}");
+}
+
+Status Sessions::flush(store::Store& store, std::int64_t now_ms) {
+  std::map<std::string, std::int64_t> used;
+  {
+    const std::scoped_lock lock(mutex_);
+    used = active_;
+  }
+  TRY_ASSIGN(auto tx, store.begin(network_, now_ms));
+  for (const auto& [id, at] : used) TRY(tx->touch_api_session(id, at));
+  TRY(tx->expire_api_sessions(now_ms - life_ms_ - kSlackMs, now_ms - kMaxAgeMs));
+  TRY(tx->commit());
+  // Kept until here: in between somebody may have asked.
+  const std::scoped_lock lock(mutex_);
+  std::erase_if(active_, [&](const auto& e) {
+    const auto written = used.find(e.first);
+    return written != used.end() && written->second == e.second;
+  });
+  return {};
+}
+
+}  // namespace sally::api
