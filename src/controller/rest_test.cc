@@ -168,5 +168,51 @@ TEST_F(RestTest, KilledUnderEnrolmentsKeepsEveryAcknowledgedId) {
   EXPECT_TRUE(tx->verify_chains());
 }
 
+// A foreign end logs in over TLS with its enrolled leaf; its session outlives the controller.
+TEST_F(RestTest, AForeignSessionSurvivesAKilledController) {
+  const auto key = must(crypto::FileKey::generate(crypto::KeyType::kP256));
+  std::shared_ptr<const tls::Context> as_device;
+  std::string token;
+  const auto whoami = [&](const Process& p, const std::shared_ptr<const tls::Context>& as) {
+    http::RequestOptions o;
+    o.method = "GET";
+    o.context = as;
+    o.timeout_ms = 5'000;
+    o.headers.add("zt-session", token);
+    return must(http::blocking_request(
+        "https://127.0.0.1:" + std::to_string(p.port()) + "/edge/client/v1/current-identity",
+        std::move(o)));
+  };
+  {
+    Process p(dir + "/controller");
+    const auto added = json::parse(
+        must(call(p.port(), "POST", "/fleet/v1/devices", R"({"name":"sensor"})", as_admin)).body);
+    const auto e = json::parse(
+        must(call(p.port(), "POST", "/enroll/ott",
+                  json::serialize(json::object{{"token", added.at("token")},
+                                               {"clientCsr", must(crypto::make_csr(*key, "x"))}}),
+                  as_nobody))
+            .body);
+    const TestIdentity admin(dir + "/admin.json");
+    as_device = must(http::client_context(
+        {admin.ca[0]}, NetworkId(admin.network),
+        must(crypto::Certificate::list_from_pem(std::string(e.at("data").at("cert").as_string()))),
+        key));
+    const std::string login = "/edge/client/v1/authenticate?method=cert";
+    EXPECT_EQ(must(call(p.port(), "POST", login, "{}", as_nobody)).status, 401);
+    EXPECT_EQ(must(call(p.port(), "POST", login, "{}", as_admin)).status, 401);
+    const auto in = must(call(p.port(), "POST", login, "{}", as_device));
+    ASSERT_EQ(in.status, 200) << in.body;
+    token = in.headers.get("zt-session");
+    EXPECT_EQ(whoami(p, as_device).status, 200);
+  }
+  Process p(dir + "/controller");
+  const auto me = whoami(p, as_device);
+  ASSERT_EQ(me.status, 200) << me.body;
+  EXPECT_EQ(json::parse(me.body).at("data").at("name").as_string(), "sensor");
+  EXPECT_EQ(whoami(p, as_nobody).status, 401);
+  EXPECT_EQ(whoami(p, as_admin).status, 401);
+}
+
 }  // namespace
 }  // namespace sally::controller
