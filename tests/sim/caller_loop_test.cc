@@ -272,8 +272,10 @@ TEST_F(CallerLoopTest, TheWrongThreadAndTheWrongMomentAreRefused) {
   sally_close(own);
   o = SALLY_OPTIONS_INIT;
   o.identity_path = path.c_str();
-  o.flags = 2;
-  EXPECT_EQ(sally_open(&o, &own), SALLY_E_ARGUMENT);
+  for (const int wrong : {8, SALLY_SESSION_KEY_ALWAYS | SALLY_SESSION_KEY_NEVER}) {
+    o.flags = wrong;
+    EXPECT_EQ(sally_open(&o, &own), SALLY_E_ARGUMENT) << wrong;
+  }
 }
 
 }  // namespace

@@ -181,8 +181,8 @@ TEST_F(ForeignTest, H11H12ServicesAsAnSdkReadsThem) {
   EXPECT_EQ(text(echo, "name"), "echo");
   EXPECT_TRUE(echo.at("encryptionRequired").as_bool());
   EXPECT_FALSE(list[1].at("encryptionRequired").as_bool());
-  EXPECT_EQ(echo.at("permissions"), json::value({"Dial", "Bind"}));
-  EXPECT_EQ(list[1].at("permissions"), json::value({"Dial"}));
+  EXPECT_EQ(echo.at("permissions"), json::value(json::array{"Dial", "Bind"}));
+  EXPECT_EQ(list[1].at("permissions"), json::value(json::array{"Dial"}));
   ASSERT_EQ(echo.at("postureQueries").as_array().size(), 2U);
   EXPECT_TRUE(echo.at("postureQueries").at(0).at("postureQueries").is_array());
   EXPECT_EQ(echo.at("config").at("host.v1").at("port"), 7);
