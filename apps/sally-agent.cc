@@ -24,11 +24,15 @@ int main(int argc, char** argv) {
     const bool more = i + 1 < argc;
     if (std::strcmp(argv[i], "--dir") == 0 && more) {
       dir = argv[++i];
-    } else if (more &&
-               ((std::strcmp(argv[i], "--log") == 0 &&
-                 sally::log::set_option(std::string_view(argv[i + 1]))) ||
-                (std::strcmp(argv[i], "--session-key") == 0 && read_session_key(argv[i + 1])))) {
+    } else if (std::strcmp(argv[i], "--log") == 0 && more &&
+               sally::log::set_option(std::string_view(argv[i + 1]))) {
       ++i;
+    } else if (std::strcmp(argv[i], "--session-key") == 0 && more) {
+      if (!read_session_key(argv[++i])) {
+        std::fprintf(stderr, "sally-agent: --session-key: auto, always or never, not \"%s\"\n",
+                     argv[i]);
+        return 2;
+      }
     } else if (std::strcmp(argv[i], "--metrics") == 0 && more) {
       const auto at = sally::http::parse_plain_address(argv[++i]);
       if (!at) {

@@ -255,19 +255,9 @@ void Api::write_metrics(metrics::Text& out) const {
 }
 
 Response Api::fleet(const Request& request, const std::string& path, RouteName& name) const {
-  const Route* route = nullptr;
-  bool path_exists = false;
-  std::vector<std::string> params;
-  std::vector<std::string> found;
-  for (const auto& r : table()) {
-    if (!match_path(r.path, path, params)) continue;
-    path_exists = true;
-    name = r.path;
-    if (r.method != request.method) continue;
-    route = &r;
-    found = params;
-    break;
-  }
+  auto found = find_route(table(), request.method, path);
+  const Route* route = found.route;
+  if (found.path != nullptr) name = found.path->path;
   bool renewed = false;
   bool admitted = false;
   const auto run = [&]() -> Result<Response> {
@@ -286,14 +276,14 @@ Response Api::fleet(const Request& request, const std::string& path, RouteName& 
     TRY_ASSIGN(const auto older,
                pki::older_certificates(tx, request.caller->id, request.caller->serial, now));
     renewed = !older.empty();
-    if (!path_exists) return fail(Errc::kNoRoute, path);
+    if (found.path == nullptr) return fail(Errc::kNoRoute, path);
     if (route == nullptr) return fail(Errc::kMethod, request.method + " " + path);
     TRY_ASSIGN(auto body, parse_body(request));
     Call call{.deps = deps_,
               .request = request,
               .tx = tx,
               .write = write.get(),
-              .params = found,
+              .params = std::move(found.params),
               .body = std::move(body),
               .now_ms = now,
               .actor = "admin/" + request.caller->id};

@@ -60,6 +60,27 @@ std::vector<Route> certificate_routes();
 
 /// Whether a pattern with {name} is that path; what stands for the names, each of 1 to 128 bytes.
 bool match_path(std::string_view pattern, std::string_view path, std::vector<std::string>& params);
+/// The row of a table that a request means.
+template <typename R>
+struct Match {
+  const R* route = nullptr;  ///< null: no such path, or not with this method
+  const R* path = nullptr;   ///< a row of that path
+  std::vector<std::string> params;
+};
+template <typename R>
+Match<R> find_route(const std::vector<R>& table, std::string_view method, std::string_view path) {
+  Match<R> m;
+  std::vector<std::string> params;
+  for (const auto& row : table) {
+    if (!match_path(row.path, path, params)) continue;
+    m.path = &row;
+    if (row.method != method) continue;
+    m.route = &row;
+    m.params = std::move(params);
+    break;
+  }
+  return m;
+}
 
 // ---- members of a body; kBadField names the member
 Result<std::string> need_text(const json::object& o, std::string_view name, std::size_t max = 256);

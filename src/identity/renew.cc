@@ -60,6 +60,25 @@ Status keep_time_in_file(const std::string& path, std::int64_t ms) {
   return save(file, path);
 }
 
+Result<Credential> answered_credential(const wire::Renewed& answer, const trust::Anchors& anchors,
+                                       crypto::Role role, std::string_view id,
+                                       const crypto::SignerPtr& key, std::int64_t now_s) {
+  TRY_ASSIGN(auto leaf, crypto::Certificate::from_der(answer.leaf));
+  TRY_ASSIGN(auto issuing, crypto::Certificate::from_der(answer.issuing));
+  crypto::PathPolicy policy;
+  policy.anchors = anchors.roots;
+  policy.known_issuing = anchors.issuing;
+  policy.purpose = crypto::Purpose::kTlsClient;
+  policy.now_s = std::max(now_s, leaf.not_before());  // its clock may be ahead of ours
+  policy.network = anchors.network;
+  policy.roles = {role};
+  TRY_ASSIGN(const auto path, crypto::validate_path(leaf, {issuing}, policy));
+  if (path.id != id) return fail(Errc::kMismatch, "a certificate of " + path.id);
+  if (!(leaf.public_key() == key->public_key()))
+    return fail(Errc::kMismatch, "the certificate is for another key");
+  return Credential{{std::move(leaf), std::move(issuing)}, key};
+}
+
 Result<Credential> kept_in_file(const std::string& path) {
   TRY_ASSIGN(auto file, load(path));
   return Credential{std::move(file.chain), std::move(file.key)};
@@ -220,22 +239,11 @@ void Renewer::asked(bool use, Result<Bytes> envelope) {
 }
 
 Result<Credential> Renewer::check(const wire::Renewed& answer) const {
-  TRY_ASSIGN(auto leaf, crypto::Certificate::from_der(answer.leaf));
-  TRY_ASSIGN(auto issuing, crypto::Certificate::from_der(answer.issuing));
-  crypto::PathPolicy policy;
-  policy.anchors = anchors_.roots;
-  policy.known_issuing = anchors_.issuing;
-  policy.purpose = crypto::Purpose::kTlsClient;
-  policy.now_s = std::max(hooks_.time_ms() / 1000, leaf.not_before());
-  policy.network = anchors_.network;
-  policy.roles = {role_};
-  TRY_ASSIGN(const auto path, crypto::validate_path(leaf, {issuing}, policy));
-  if (path.id != id_) return fail(Errc::kMismatch, "a certificate of " + path.id);
-  if (!(leaf.public_key() == current_.key->public_key()))
-    return fail(Errc::kMismatch, "the certificate is for another key");
-  if (leaf.not_after() <= current_.chain.front().not_after() && wished_ms_ == 0)
+  TRY_ASSIGN(auto fresh, answered_credential(answer, anchors_, role_, id_, current_.key,
+                                             hooks_.time_ms() / 1000));
+  if (fresh.chain.front().not_after() <= current_.chain.front().not_after() && wished_ms_ == 0)
     return fail(Errc::kMismatch, "it ends no later than the one before");
-  return Credential{{std::move(leaf), std::move(issuing)}, current_.key};
+  return fresh;
 }
 
 void Renewer::told_no(const wire::Renewed& answer) {

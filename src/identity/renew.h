@@ -31,6 +31,12 @@ struct Credential {
   crypto::SignerPtr key;
 };
 
+/// The certificate in an answer to `id`, its path valid at `now_s`, for that key. kMismatch, or
+/// what crypto says of it.
+Result<Credential> answered_credential(const wire::Renewed& answer, const trust::Anchors& anchors,
+                                       crypto::Role role, std::string_view id,
+                                       const crypto::SignerPtr& key, std::int64_t now_s);
+
 /// Puts a renewed certificate of the same key into the identity file, atomically; one that lives
 /// longer stays. kMismatch where the file holds another key by now.
 Status keep_in_file(const std::string& path, const Credential& fresh);

@@ -145,22 +145,11 @@ void SessionKeeper::asked(std::int64_t began_ms, Result<Bytes> envelope) {
 }
 
 Result<Credential> SessionKeeper::check(const wire::Renewed& answer) const {
-  TRY_ASSIGN(auto leaf, crypto::Certificate::from_der(answer.leaf));
-  TRY_ASSIGN(auto issuing, crypto::Certificate::from_der(answer.issuing));
-  crypto::PathPolicy policy;
-  policy.anchors = anchors_.roots;
-  policy.known_issuing = anchors_.issuing;
-  policy.purpose = crypto::Purpose::kTlsClient;
-  policy.now_s = std::max(hooks_.time_ms() / 1000, leaf.not_before());
-  policy.network = anchors_.network;
-  policy.roles = {crypto::Role::kDevice};
-  TRY_ASSIGN(const auto path, crypto::validate_path(leaf, {issuing}, policy));
-  if (path.id != id_) return fail(Errc::kMismatch, "a certificate of " + path.id);
-  if (!(leaf.public_key() == next_key_->public_key()))
-    return fail(Errc::kMismatch, "the certificate is for another key");
-  if (leaf.session_parent() != device_->chain.front().serial_hex())
+  TRY_ASSIGN(auto fresh, answered_credential(answer, anchors_, crypto::Role::kDevice, id_,
+                                             next_key_, hooks_.time_ms() / 1000));
+  if (fresh.chain.front().session_parent() != device_->chain.front().serial_hex())
     return fail(Errc::kMismatch, "not a session of this device's certificate");
-  return Credential{{std::move(leaf), std::move(issuing)}, next_key_};
+  return fresh;
 }
 
 bool SessionKeeper::on_renewed(const wire::Renewed& answer) {

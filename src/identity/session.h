@@ -44,7 +44,7 @@ class SessionKeeper {
   bool on_renewed(const wire::Renewed& answer);
   /// The device's certificate is another one now: what there is falls with the older one.
   void on_device(const Credential& device);
-  /// A router takes this session certificate no longer: without one for now.
+  /// A router refuses this session certificate: the device's own key serves until the next one.
   void drop();
   /// The device's card says whether it may have any.
   void allow(bool yes);

@@ -38,13 +38,13 @@ Result<std::string> make_session_token(const wire::SessionToken& token,
 Result<VerifiedSession> verify_session_token(std::string_view text, wire::SessionUse use,
                                              std::string_view leaf_id, const Context& ctx);
 
-/// View of a card for policy/; the card outlives it.
 /// Tag of a device whose own key signs everything: it gets no session certificate, and one that it
 /// has is refused.
 inline constexpr std::string_view kDeviceKeyOnly = "device-key-only";
 /// That the card's device may prove itself with this certificate. kDeviceKeyOnly.
 Status check_key(const VerifiedCard& card, const crypto::Certificate& leaf);
 
+/// View of a card for policy/; the card outlives it.
 policy::Subject subject(const wire::Card& card);
 
 /// A dialer's check of whoever answered inside the circuit: `leaf_id` is the id the inner handshake

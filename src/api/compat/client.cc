@@ -88,21 +88,11 @@ Response Api::login(const Request& r) const {
 }
 
 Response Api::client(const Request& r, const std::string& path, RouteName& name) const {
-  const compat::Route* route = nullptr;
-  bool path_exists = false;
-  std::vector<std::string> params;
-  for (const auto& t : table()) {
-    std::vector<std::string> found;
-    if (!match_path(t.path, path, found)) continue;
-    path_exists = true;
-    name = t.path;
-    if (t.method != r.method) continue;
-    route = &t;
-    params = std::move(found);
-    break;
-  }
-  if (!path_exists)
+  auto found = find_route(table(), r.method, path);
+  const compat::Route* route = found.route;
+  if (found.path == nullptr)
     return compat::refuse(deps_, 404, "NOT_FOUND", "the resource requested was not found");
+  name = found.path->path;
   if (r.body.size() > kMaxBody)
     return compat::refuse(deps_, 413, "REQUEST_ENTITY_TOO_LARGE", "request is too large");
   const std::string_view token = r.header(kTokenHeader);
@@ -134,7 +124,7 @@ Response Api::client(const Request& r, const std::string& path, RouteName& name)
                      .write = write.get(),
                      .session = who->row,
                      .identity = who->identity,
-                     .params = params,
+                     .params = std::move(found.params),
                      .body = std::move(*body),
                      .now_ms = now};
     TRY_ASSIGN(Response out, route->handler(c));

@@ -90,12 +90,20 @@ std::vector<Route> session_routes();   // service_sessions.cc
 json::object session_json(const Deps& d, const store::ApiSession& s, const store::Identity& who);
 /// Of routers a foreign end may connect to, those online first, at most 25.
 Result<json::array> routers_json(const Deps& d, const store::Transaction& tx);
-/// Who may do what with a service; a foreign end never sees one with e2e `tls`.
+/// Who may do what with a service.
 struct Rights {
   bool dial = false;
   bool bind = false;
+  [[nodiscard]] bool any() const { return dial || bind; }
+  [[nodiscard]] bool of(store::GrantKind kind) const {
+    return kind == store::GrantKind::kDial ? dial : bind;
+  }
 };
-Rights rights(const store::Identity& who, const store::Service& s,
+/// What policy says.
+Rights granted(const store::Identity& who, const store::Service& s,
+               const std::vector<store::Grant>& grants);
+/// What is left of it for a foreign end: nothing where e2e is `tls`.
+Rights usable(const store::Identity& who, const store::Service& s,
               const std::vector<store::Grant>& grants);
 
 }  // namespace sally::api::compat

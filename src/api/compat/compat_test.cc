@@ -133,6 +133,7 @@ TEST_F(ForeignTest, H8H9ASessionEndsLateEnoughAndInTheFormThatIsParsed) {
   EXPECT_EQ(until[19], '.');
   EXPECT_EQ(until.back(), 'Z');
   EXPECT_EQ(s.at("expirationSeconds").as_int64(), Sessions::kLifeS);
+  EXPECT_FALSE(s.at("isCertExtendable").as_bool()) << "or an SDK asks at every login";
   for (const char* list : {"authQueries", "configTypes"}) EXPECT_TRUE(s.at(list).is_array());
   // Busy to the end of its day: what is left is never told to be less than two minutes.
   std::string now_until;

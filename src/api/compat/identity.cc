@@ -121,7 +121,7 @@ json::object session_json(const Deps& d, const store::ApiSession& s, const store
                           {"isMfaRequired", false},
                           {"isMfaComplete", false},
                           {"authenticatorId", who.id},
-                          {"isCertExtendable", true},
+                          {"isCertExtendable", false},  // else SDKs ask for it at every login
                           {"isCertExtendRequested", false},
                           {"isCertKeyRollRequested", false},
                           {"improperClientCertChain", false},

@@ -14,10 +14,6 @@ std::string_view type_of(store::GrantKind kind) {
   return kind == store::GrantKind::kDial ? "Dial" : "Bind";
 }
 
-bool allowed(const Rights& r, store::GrantKind kind) {
-  return kind == store::GrantKind::kDial ? r.dial : r.bind;
-}
-
 Result<json::object> show(const Client& c, const store::ServiceSession& s,
                           const store::Service& service) {
   TRY_ASSIGN(auto token, trust::make_session_token(
@@ -65,18 +61,15 @@ Result<Response> open(Client& c) {
   TRY_ASSIGN(auto service, c.tx.service(id));
   if (!service) return not_found(c);
   TRY_ASSIGN(const auto grants, c.tx.grants(service->id));
-  const bool ours = service->e2e == store::E2e::kTls;
-  auto asked = *service;
-  asked.e2e = store::E2e::kNone;
-  const Rights granted = rights(c.identity, asked, grants);
-  if (!granted.dial && !granted.bind) return not_found(c);
+  if (!granted(c.identity, *service, grants).any()) return not_found(c);
   // Who has the grant is told why it is of no use.
-  if (ours)
+  const Rights rights = usable(c.identity, *service, grants);
+  if (!rights.any())
     return refuse_field(c.deps, "serviceId",
                         "the service is end to end TLS between Sallyport's own clients; for others "
                         "its e2e must be compatible or none",
                         id);
-  if (!allowed(granted, kind))
+  if (!rights.of(kind))
     return refuse_field(c.deps, "serviceId", "no access of that type to the service", id);
   TRY_ASSIGN(const auto routers, routers_json(c.deps, c.tx));
   if (routers.empty())
@@ -110,7 +103,7 @@ Result<std::vector<Mine>> mine(const Client& c, std::string_view id) {
     TRY_ASSIGN(auto service, c.tx.service(s.service));
     if (!service) continue;
     TRY_ASSIGN(const auto grants, c.tx.grants(s.service));
-    if (!allowed(rights(c.identity, *service, grants), s.kind)) continue;
+    if (!usable(c.identity, *service, grants).of(s.kind)) continue;
     out.push_back({s, std::move(*service)});
   }
   return out;

@@ -91,9 +91,8 @@ Result<Response> services(Client& c) {
   for (store::Page page{kRows, 0};; page.offset += kRows) {
     TRY_ASSIGN(const auto rows, c.tx.services(page));
     for (const auto& s : rows) {
-      const Rights r = rights(c.identity, s, by_service[s.id]);
-      if ((r.dial || r.bind) && filter->takes(s.id, s.name))
-        all.push_back(service_json(s, r, types));
+      const Rights r = usable(c.identity, s, by_service[s.id]);
+      if (r.any() && filter->takes(s.id, s.name)) all.push_back(service_json(s, r, types));
     }
     if (rows.size() < kRows) break;
   }
@@ -109,8 +108,8 @@ Result<std::optional<Visible>> find_visible(const Client& c) {
   TRY_ASSIGN(auto s, c.tx.service(c.params[0]));
   if (!s) return std::optional<Visible>();
   TRY_ASSIGN(const auto grants, c.tx.grants(s->id));
-  const Rights r = rights(c.identity, *s, grants);
-  if (!r.dial && !r.bind) return std::optional<Visible>();
+  const Rights r = usable(c.identity, *s, grants);
+  if (!r.any()) return std::optional<Visible>();
   return std::optional(Visible{std::move(*s), r});
 }
 
@@ -188,16 +187,20 @@ Result<Response> controllers(Client& c) {
 
 }  // namespace
 
-Rights rights(const store::Identity& who, const store::Service& s,
-              const std::vector<store::Grant>& grants) {
+Rights granted(const store::Identity& who, const store::Service& s,
+               const std::vector<store::Grant>& grants) {
   Rights r;
-  if (s.e2e == store::E2e::kTls) return r;
   const policy::Subject subject{who.id, who.tags};
   for (const auto& g : grants) {
     if (g.service != s.id || !policy::matches(g.selector, subject)) continue;
     (g.kind == store::GrantKind::kDial ? r.dial : r.bind) = true;
   }
   return r;
+}
+
+Rights usable(const store::Identity& who, const store::Service& s,
+              const std::vector<store::Grant>& grants) {
+  return s.e2e == store::E2e::kTls ? Rights() : granted(who, s, grants);
 }
 
 Result<json::array> routers_json(const Deps& d, const store::Transaction& tx) {
