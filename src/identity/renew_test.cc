@@ -6,8 +6,36 @@
 #include <algorithm>
 #include <map>
 
+#include "crypto/test_pki.h"
+
 namespace sally::identity {
 namespace {
+
+// Whatever a router passes on, a device takes nothing but a certificate of its own, for its key.
+TEST(Answer, IsBelievedForThisDeviceAndThisKeyAlone) {
+  const crypto::TestPki pki;
+  const trust::Anchors anchors{pki.network, {pki.root}, {pki.devices, pki.infrastructure}};
+  const auto mine = pki.leaf(crypto::Role::kDevice, "d-1");
+  const auto said = [&](const crypto::TestLeaf& leaf, const crypto::Certificate& issuing,
+                        const crypto::SignerPtr& key) {
+    wire::Renewed answer;
+    answer.leaf = leaf.cert.der();
+    answer.issuing = issuing.der();
+    const auto r =
+        answered_credential(answer, anchors, crypto::Role::kDevice, "d-1", key, pki.now_s);
+    return r ? "taken" : std::string(r.error().code());
+  };
+  EXPECT_EQ(said(mine, pki.devices, mine.key), "taken");
+  const auto again = pki.leaf(crypto::Role::kDevice, "d-1");
+  EXPECT_EQ(said(again, pki.devices, mine.key), "identity.mismatch") << "another key";
+  const auto other = pki.leaf(crypto::Role::kDevice, "d-2");
+  EXPECT_EQ(said(other, pki.devices, other.key), "identity.mismatch") << "another device";
+  const auto router = pki.leaf(crypto::Role::kRouter, "d-1");
+  EXPECT_NE(said(router, pki.infrastructure, router.key), "taken");
+  const crypto::TestPki foreign("net-b.sally");
+  const auto theirs = foreign.leaf(crypto::Role::kDevice, "d-1");
+  EXPECT_NE(said(theirs, foreign.devices, theirs.key), "taken");
+}
 
 TEST(Schedule, LiesAroundTwoThirdsOfTheLife) {
   SeededRandom random{7};
