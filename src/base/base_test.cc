@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <thread>
 
 #include "base/backoff.h"
 #include "base/bytes.h"
@@ -228,6 +229,26 @@ TEST_F(FsTest, Errors) {
   EXPECT_FALSE(fs::write_file_atomic(dir_ + "/no/f", as_bytes("x")));
   EXPECT_FALSE(fs::make_dirs(dir_ + "/f"));
   EXPECT_TRUE(fs::make_dirs(dir_ + "/a/b/c"));
+}
+
+TEST_F(FsTest, ALockIsOfTheFileThatIsThereNow) {
+  const auto path = dir_ + "/n";
+  EXPECT_TRUE(fs::FileLock::take(path).error().is(fs::Errc::kNotFound));
+  ASSERT_TRUE(fs::write_file_atomic(path, as_bytes("0")));
+  constexpr int kEach = 50;
+  std::vector<std::thread> all(4);
+  for (auto& t : all) {
+    t = std::thread([&] {
+      for (int i = 0; i < kEach; ++i) {
+        const auto lock = fs::FileLock::take(path);
+        ASSERT_TRUE(lock);
+        const int n = std::stoi(fs::read_text(path).value());
+        ASSERT_TRUE(fs::write_file_atomic(path, as_bytes(std::to_string(n + 1))));
+      }
+    });
+  }
+  for (auto& t : all) t.join();
+  EXPECT_EQ(fs::read_text(path).value(), std::to_string(4 * kEach));
 }
 
 TEST(Log, TextJsonAndRateLimit) {

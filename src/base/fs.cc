@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -36,7 +37,8 @@ class Fd {
   Fd(const Fd&) = delete;
   Fd& operator=(const Fd&) = delete;
   [[nodiscard]] int get() const { return fd_; }
-  int close() { return ::close(std::exchange(fd_, -1)); }
+  int close() { return ::close(release()); }
+  int release() { return std::exchange(fd_, -1); }
 
  private:
   int fd_;
@@ -204,6 +206,26 @@ Status not_shared(const std::string& dir) {
   if ((st.st_mode & (S_IWGRP | S_IWOTH)) == 0) return {};
   return fail(Errc::kDenied, dir + ": others may write in this folder\nchmod go-w " + dir,
               Source::kConfig);
+}
+
+Result<FileLock> FileLock::take(const std::string& path) {
+  for (;;) {
+    Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (fd.get() < 0) return errno_error(path, "open");
+    while (::flock(fd.get(), LOCK_EX) != 0) {
+      if (errno != EINTR) return errno_error(path, "lock");
+    }
+    // Replaced while we waited: then what we have is the lock of a file that is gone.
+    struct stat held{};
+    struct stat there{};
+    if (::fstat(fd.get(), &held) != 0 || ::stat(path.c_str(), &there) != 0)
+      return errno_error(path, "stat");
+    if (held.st_dev == there.st_dev && held.st_ino == there.st_ino) return FileLock(fd.release());
+  }
+}
+
+FileLock::~FileLock() {
+  if (fd_ >= 0) ::close(fd_);
 }
 
 bool exists(const std::string& path) {

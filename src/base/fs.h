@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <string>
+#include <utility>
 
 #include "base/bytes.h"
 #include "base/error.h"
@@ -37,6 +38,20 @@ Status room_for(const std::string& path, std::size_t bytes);
 /// Makes the folder and its parents; mode applies to all it makes. They are there after a power
 /// cut.
 Status make_dirs(const std::string& path, unsigned mode = 0700);
+/// One at a time, over all processes, between reading a file and writing it back with
+/// write_file_atomic. It is the file that is locked: whoever may not open it cannot hold us up.
+/// Owner: whoever changes the file. Any thread; waits. Failure: none is held (as read_file).
+class FileLock {
+ public:
+  static Result<FileLock> take(const std::string& path);
+  FileLock(FileLock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  FileLock& operator=(FileLock&&) = delete;
+  ~FileLock();
+
+ private:
+  explicit FileLock(int fd) : fd_(fd) {}
+  int fd_;
+};
 bool exists(const std::string& path);
 /// kDenied where others than its owner may write in the folder: what we keep there could be theirs.
 Status not_shared(const std::string& dir);

@@ -203,11 +203,28 @@ Result<Identity> load(const std::string& path, Files files) {
   return identity;
 }
 
-Status save(const Identity& identity, const std::string& path) {
+namespace {
+
+Status write(const Identity& identity, const std::string& path) {
   TRY_ASSIGN(std::string text, to_json(identity));
   const auto written = fs::write_file_atomic(path, as_bytes(text), 0600);
   wipe(text);
   return written;
+}
+
+}  // namespace
+
+Status save(const Identity& identity, const std::string& path) {
+  const auto lock = fs::FileLock::take(path);
+  if (!lock && !lock.error().is(fs::Errc::kNotFound)) return fail(lock.error());
+  return write(identity, path);
+}
+
+Status change(const std::string& path, const std::function<Result<bool>(Identity&)>& f) {
+  TRY_ASSIGN(const auto lock, fs::FileLock::take(path));
+  TRY_ASSIGN(auto identity, load(path));
+  TRY_ASSIGN(const bool changed, f(identity));
+  return changed ? write(identity, path) : Status{};
 }
 
 }  // namespace sally::identity

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -59,5 +60,8 @@ Result<Identity> from_json(std::string_view text, Files files = Files::kFollow);
 Result<Identity> load(const std::string& path, Files files = Files::kFollow);
 /// Mode 0600, atomic.
 Status save(const Identity& identity, const std::string& path);
+/// What is there is read, changed by `f` and, where that says so, written back; no other process
+/// changes it meanwhile.
+Status change(const std::string& path, const std::function<Result<bool>(Identity&)>& f);
 
 }  // namespace sally::identity

@@ -5,6 +5,8 @@
 #include <sys/stat.h>
 
 #include <atomic>
+#include <thread>
+#include <vector>
 
 #include "base/fs.h"
 #include "base/log.h"
@@ -78,6 +80,31 @@ TEST(IdentityFile, RoundTripPrivateAndComplete) {
   EXPECT_EQ(two->client_options({"sally-edge/1"}, true).chain.size(), 2u);
   const auto missing = load(std::string(dir) + "/none.json");
   EXPECT_EQ(code(missing), "fs.not_found");
+  ::unlink(path.c_str());
+  ::rmdir(dir);
+}
+
+TEST(IdentityFile, NoChangeOfTwoThatWriteIsLost) {
+  const crypto::TestPki pki;
+  char dir[] = "/tmp/sally-identity-XXXXXX";
+  ASSERT_NE(mkdtemp(dir), nullptr);
+  const std::string path = std::string(dir) + "/id.json";
+  ASSERT_TRUE(save(make_identity(pki), path));
+  constexpr std::int64_t kEach = 25;
+  std::vector<std::thread> two(2);
+  for (auto& t : two) {
+    t = std::thread([&] {
+      for (int i = 0; i < kEach; ++i) {
+        const auto count = [](Identity& file) -> Result<bool> {
+          ++file.time_ms;
+          return true;
+        };
+        EXPECT_TRUE(change(path, count));
+      }
+    });
+  }
+  for (auto& t : two) t.join();
+  EXPECT_EQ(must(load(path)).time_ms, 2 * kEach);
   ::unlink(path.c_str());
   ::rmdir(dir);
 }

@@ -44,20 +44,21 @@ std::int64_t renew_at_ms(std::string_view id, std::int64_t not_before_s, std::in
 }
 
 Status keep_in_file(const std::string& path, const Credential& fresh) {
-  // As it is now: something else may have changed it since.
-  TRY_ASSIGN(auto file, load(path));
-  if (!(file.key->public_key() == fresh.key->public_key()))
-    return fail(Errc::kMismatch, path + " holds another key by now", Source::kLocal);
-  if (file.expires_s() > fresh.chain.front().not_after()) return {};
-  file.chain = fresh.chain;
-  return save(file, path);
+  return change(path, [&](Identity& file) -> Result<bool> {
+    if (!(file.key->public_key() == fresh.key->public_key()))
+      return fail(Errc::kMismatch, path + " holds another key by now", Source::kLocal);
+    if (file.expires_s() > fresh.chain.front().not_after()) return false;
+    file.chain = fresh.chain;
+    return true;
+  });
 }
 
 Status keep_time_in_file(const std::string& path, std::int64_t ms) {
-  TRY_ASSIGN(auto file, load(path));
-  if (file.time_ms >= ms) return {};
-  file.time_ms = ms;
-  return save(file, path);
+  return change(path, [&](Identity& file) -> Result<bool> {
+    if (file.time_ms >= ms) return false;
+    file.time_ms = ms;
+    return true;
+  });
 }
 
 Result<Credential> answered_credential(const wire::Renewed& answer, const trust::Anchors& anchors,

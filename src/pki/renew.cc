@@ -17,6 +17,10 @@ namespace {
 constexpr std::int64_t kSkewMs = 5LL * 60 * 1000;  // relayed, and it may have waited
 constexpr std::int64_t kHourMs = 3'600'000;
 constexpr std::ptrdiff_t kPerHour = 60;
+constexpr std::int64_t kDayS = 86'400;
+// Of those that a later one has superseded, so many say enough.
+constexpr std::size_t kKeptRows = 16;
+constexpr std::size_t kMostRows = 3'000;
 
 std::string actor(const store::Identity& identity) {
   return std::string(store::kind_name(identity.kind)) + "/" + identity.id;
@@ -29,6 +33,11 @@ std::string_view door_name(Door door) {
 // Of what is signed: an ECDSA signature has a twin, so the same request has more than one envelope.
 std::string request_hash(const wire::RenewalRequest& request) {
   return to_hex(crypto::sha256(wire::encode(request)));
+}
+
+// Its key is or was the identity's: neither revoked for good nor an answer that may be lost.
+bool served(const store::CertificateRow& r) {
+  return (r.revoked_ms == 0 || r.superseded) && (r.request.empty() || r.used_ms != 0);
 }
 
 }  // namespace
@@ -102,9 +111,7 @@ Status RenewalDoor::check_recovery(const store::Transaction& tx, const Checked& 
     return fail(Errc::kBeyondGrace, c.row.serial);
   // Newest first. The current key is that of the last one in use: not revoked, and not an answer
   // that may never have arrived.
-  const auto current = std::ranges::find_if(rows, [](const store::CertificateRow& r) {
-    return (r.revoked_ms == 0 || r.superseded) && (r.request.empty() || r.used_ms != 0);
-  });
+  const auto current = std::ranges::find_if(rows, served);
   if (current == rows.end() || current->key_hash != c.row.key_hash)
     return fail(Errc::kKeyNotCurrent, c.identity.id);
   return {};
@@ -118,6 +125,24 @@ Result<crypto::Csr> own_csr(ByteView text, const std::string& id) {
   if (csr.asks_names || csr.subject_cn != id)
     return fail(Errc::kNameAsked, "'" + csr.subject_cn + "' of " + id);
   return csr;
+}
+
+// A short life leaves many: those that ended, are superseded and bar nothing go with the next one,
+// but the newest and `asking`. `rows`: newest first. How many are left.
+Result<std::size_t> forget_superseded(store::Transaction& tx,
+                                      const std::vector<store::CertificateRow>& rows,
+                                      std::string_view asking, std::int64_t now_ms) {
+  std::size_t gone = 0;
+  const auto current = std::ranges::find_if(rows, served);
+  for (std::size_t i = kKeptRows; i < rows.size(); ++i) {
+    const auto& r = rows[i];
+    if (!r.superseded || r.reason == store::Reason::kCaCompromise ||
+        r.not_after_s + 2 * kDayS > now_ms / 1000 || r.serial == asking || &r == &*current)
+      continue;
+    TRY(tx.remove_certificate(r.serial));
+    ++gone;
+  }
+  return rows.size() - gone;
 }
 
 }  // namespace
@@ -156,6 +181,8 @@ Result<RenewalDoor::Outcome> RenewalDoor::issue(store::Transaction& tx, const Ch
         return r.issued_ms > now_ms - kHourMs;
       }) >= kPerHour)
     return fail(Errc::kTooOften, c.identity.id, Source::kPeer, true);
+  TRY_ASSIGN(const auto left, forget_superseded(tx, rows, c.row.serial, now_ms));
+  if (left >= kMostRows) return fail(Errc::kTooOften, c.identity.id, Source::kPeer, true);
 
   Outcome out{.changed = true};
   for (const auto& r : rows) {
@@ -254,7 +281,7 @@ Result<RenewalDoor::Outcome> RenewalDoor::recover(store::Transaction& tx, Signed
 Result<std::uint64_t> RenewalDoor::prune(store::Transaction& tx, std::int64_t now_ms,
                                          std::uint64_t limit) const {
   // A day more: what is refused at the door must not be unknown to it for a clock's sake.
-  const std::int64_t before_s = now_ms / 1000 - grace_s_ - 86'400;
+  const std::int64_t before_s = now_ms / 1000 - grace_s_ - kDayS;
   TRY_ASSIGN(const auto n, tx.prune_certificates(before_s, limit));
   if (n > 0)
     TRY(tx.audit("system", "certificate.pruned", "",

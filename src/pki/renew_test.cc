@@ -105,6 +105,54 @@ TEST_F(RenewalTest, AnIdentityThatRenewsWithoutEndIsToldToWait) {
   EXPECT_TRUE(r.error().retry());
 }
 
+TEST_F(RenewalTest, OfAShortLifeOnlyTheNewestRowsAreKeptAndTheyHaveAMost) {
+  const store::CertificateRow model = row(first);
+  const auto put = [&](int from, int to, const auto& f) {
+    auto tx = must(db->begin(kNet, now));
+    for (int i = from; i < to; ++i) {
+      auto r = model;
+      r.serial = "s" + std::to_string(i);
+      r.issued_ms = model.issued_ms - i;
+      f(r);
+      ok(tx->put_certificate(r));
+    }
+    ok(tx->audit("t", "t", "t"));
+    ok(tx->commit());
+  };
+  const auto ended = [&](store::CertificateRow& r) {
+    r.not_after_s = now / 1000 - 3 * 86'400;
+    r.revoked_ms = r.issued_ms + 1;
+    r.superseded = true;
+    r.reason = store::Reason::kSuperseded;
+  };
+  const auto has = [&](const std::string& serial) {
+    return must(must(db->read(kNet))->certificate(serial)).has_value();
+  };
+  put(1, 21, ended);
+  put(21, 22, [&](store::CertificateRow& r) {
+    ended(r);
+    r.reason = store::Reason::kCaCompromise;  // bars its key
+  });
+  put(22, 23, [&](store::CertificateRow& r) {
+    ended(r);
+    r.superseded = false;
+    r.reason = store::Reason::kUnspecified;
+  });
+  put(23, 24, [&](store::CertificateRow& r) {
+    ended(r);
+    r.not_after_s = now / 1000 - 86'400;
+  });
+  must(take(sealed(), first));
+  EXPECT_TRUE(has("s15")) << "first and fifteen more";
+  for (int i = 16; i < 21; ++i) EXPECT_FALSE(has("s" + std::to_string(i))) << i;
+  for (int i = 21; i < 24; ++i) EXPECT_TRUE(has("s" + std::to_string(i))) << i;
+  // That have not ended yet: they cannot be forgotten, so there is a most.
+  put(100, 100 + 3'000, [](store::CertificateRow&) {});
+  request.time_ms = now += 1'000;
+  const auto r = take(sealed(), first);
+  ASSERT_TRUE(!r && r.error().is(Errc::kTooOften));
+}
+
 // Three in one transaction: the second is refused after it has changed rows, and undone alone.
 TEST_F(RenewalTest, OfManyInOneTransactionARefusedOneIsUndoneAlone) {
   const auto one = sealed();

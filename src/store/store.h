@@ -138,6 +138,8 @@ class Transaction {
   /// something: the last of an identity, one that is newer than one that ended later (whose key is
   /// current would change), one whose revocation bars another one of its key.
   virtual Result<std::uint64_t> prune_certificates(std::int64_t before_s, std::uint64_t limit) = 0;
+  /// kNotFound where there is none.
+  virtual Status remove_certificate(std::string_view serial) = 0;
   /// Its tokens that nobody has used; how many.
   virtual Result<std::uint64_t> revoke_enrollments_of(std::string_view identity) = 0;
   virtual Status put_enrollment(const Enrollment& row) = 0;

@@ -373,6 +373,11 @@ class SqliteTransaction final : public SessionRows {
     s << before_s << limit << static_cast<std::int64_t>(Reason::kCaCompromise);
     return run_many(s);
   }
+  Status remove_certificate(std::string_view serial) override {
+    auto s = change("DELETE FROM certificates WHERE network=? AND serial=?");
+    s << serial;
+    return run(s);
+  }
   Result<std::uint64_t> revoke_enrollments_of(std::string_view identity) override {
     auto s = change(
         "UPDATE enrollments SET revoked_ms=?2 WHERE network=?1 AND identity=?3 AND used_ms=0 AND "
