@@ -217,7 +217,7 @@ struct Server::Impl {
           if (n > 0 && phase_ == Phase::kWriting) deadline_.arm(owner_.options.write_ms);
           return;
         }
-        out_ = {};
+        out_ = std::string();  // an idle connection holds no memory
         written_ = 0;
       }
       if (phase_ == Phase::kWriting) written();

@@ -15,6 +15,7 @@ namespace {
 
 constexpr std::int64_t kAskEveryMs = 5'000;
 // A peer that does not read its control messages: stop reading from it, then give up.
+constexpr std::size_t kKeptControlBytes = 512;
 constexpr std::size_t kPauseControlBytes = 256 * 1024;
 constexpr std::size_t kMaxControlBytes = 16 * 1024 * 1024;
 constexpr std::int64_t kTickMs = 20;
@@ -330,6 +331,8 @@ bool Lane::fill_record() {
     record_ = fresh_record();
     control_sent_ += record_->append(ByteView(control_out_).subspan(control_sent_));
     if (control_sent_ == control_out_.size()) {
+      // An idle lane does not hold the largest message it ever sent.
+      if (control_out_.capacity() > kKeptControlBytes) control_out_ = Bytes();
       control_out_.clear();
       control_sent_ = 0;
     }
