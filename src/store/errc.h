@@ -19,6 +19,8 @@ enum class Errc : std::uint8_t {
   kFull,           ///< the disk or the quota is full
   kDiskReadOnly,   ///< the disk is mounted read-only
   kBusy,           ///< locked by another process
+  kBadFilter,      ///< a text that is no filter, or asks for what there is not
+  kBadSort,        ///< nothing that rows can be sorted by
   kInternal,       ///< a statement of ours is wrong
 };
 std::string_view error_name(Errc e);

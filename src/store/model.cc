@@ -89,6 +89,10 @@ std::string_view error_name(Errc e) {
       return "store.full";
     case Errc::kDiskReadOnly:
       return "store.disk_read_only";
+    case Errc::kBadFilter:
+      return "store.bad_filter";
+    case Errc::kBadSort:
+      return "store.bad_sort";
     case Errc::kIo:
       return "store.io";
     case Errc::kBusy:

@@ -113,21 +113,4 @@ Response page_of_all(json::array all, const Paging& p) {
   return list_envelope(std::move(page), p, all.size());
 }
 
-std::optional<Filter> parse_filter(std::string_view text) {
-  text = trim(text);
-  Filter f;
-  if (text.empty() || text == "true") return f;
-  const auto at = text.find('=');
-  if (at == std::string_view::npos) return std::nullopt;
-  f.field = trim(text.substr(0, at));
-  const auto quoted = trim(text.substr(at + 1));
-  if ((f.field != "name" && f.field != "id") || quoted.size() < 2 || quoted.front() != '"' ||
-      quoted.back() != '"')
-    return std::nullopt;
-  f.value = quoted.substr(1, quoted.size() - 2);
-  // No name has any of these, so nothing needs to be unescaped.
-  if (f.value.find_first_of("\"\\") != std::string::npos) return std::nullopt;
-  return f;
-}
-
 }  // namespace sally::api::compat

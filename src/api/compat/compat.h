@@ -44,17 +44,6 @@ Response list_envelope(json::array page, const Paging& p, std::size_t total);
 /// The page of `all` that was asked for.
 Response page_of_all(json::array all, const Paging& p);
 
-/// The part of the filter language that SDKs use: nothing, `true`, or `name="x"` and `id="x"`.
-struct Filter {
-  std::string field;  ///< "name", "id", or empty: everything
-  std::string value;
-  [[nodiscard]] bool takes(std::string_view id, std::string_view name) const {
-    return field.empty() || value == (field == "id" ? id : name);
-  }
-};
-/// Total; nullopt for what it does not know.
-std::optional<Filter> parse_filter(std::string_view text);
-
 // ---- enrolment.cc: what anybody may ask
 Response version(const Deps& d);
 Response cacerts(const Deps& d, const Request& request, bool prefixed);

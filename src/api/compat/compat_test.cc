@@ -204,10 +204,33 @@ TEST_F(ForeignTest, H17TheQueryAsSdksWriteIt) {
   EXPECT_EQ(data(token, "/services?filter=true").as_array().size(), 2U);
   EXPECT_EQ(data(token, "/services?filter=id=%22" + ids["echo"] + "%22").as_array().size(), 1U);
   EXPECT_TRUE(data(token, "/services?filter=name=%22theirs%22").as_array().empty());
-  for (const char* q : {"name", "name=", "name=echo", "name=\"e", "name=\"", "tags=\"x\"",
-                        "name=\"a\" or true", "name=\"a\" or name=\"b\"", "not true"})
-    EXPECT_FALSE(compat::parse_filter(q)) << q;
-  EXPECT_EQ(ask(token, "GET", "/services?filter=bogus").status, 400);
+  EXPECT_EQ(error_of(ask(token, "GET", "/services?filter=bogus")), "INVALID_FILTER");
+  EXPECT_EQ(error_of(ask(token, "GET", "/services?filter=name=echo")), "INVALID_FILTER");
+  EXPECT_EQ(error_of(ask(token, "GET", "/services?sort=tags.x")), "INVALID_SORT_IDENTIFIER");
+  EXPECT_EQ(error_of(ask(token, "GET", "/services?limit=x")), "INVALID_PAGINATION");
+}
+
+TEST_F(ForeignTest, ListsAreFilteredSortedAndPaged) {
+  const auto token = login(sensor);
+  const auto all = data(token, "/services?sort=name").as_array();
+  ASSERT_EQ(all.size(), 2U);
+  const auto names = [&](const char* q) {
+    std::string out;
+    const auto list = data(token, std::string("/services?") + q);
+    for (const auto& s : list.as_array()) out += std::string(s.at("name").as_string()) + " ";
+    return out;
+  };
+  const std::string first(all[0].at("name").as_string());
+  const std::string second(all[1].at("name").as_string());
+  EXPECT_LT(first, second);
+  EXPECT_EQ(names("sort=name%20desc"), second + " " + first + " ");
+  EXPECT_EQ(names("sort=name&limit=1&offset=1"), second + " ");
+  EXPECT_EQ(names("filter=sort%20by%20name%20skip%200%20limit%201&offset=1"), first + " ");
+  EXPECT_EQ(names(("filter=not%20(name=%22" + first + "%22)").c_str()), second + " ");
+  EXPECT_EQ(names("filter=name%20icontains%20%22ECHO%22%20and%20not%20isEmpty(configs)"), "echo ");
+  const auto r = ask(token, "GET", "/services?filter=true%20limit%20none");
+  EXPECT_EQ(json::parse(r.body).at("meta").at("pagination").at("limit").as_int64(), INT64_MAX);
+  EXPECT_EQ(json::parse(r.body).at("meta").at("pagination").at("totalCount").as_int64(), 2);
 }
 
 TEST_F(ForeignTest, H13SessionsAreTokensThatARouterCanVerify) {

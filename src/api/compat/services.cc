@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a foreign end may use, and through whom.
 #include <algorithm>
+#include <array>
 #include <map>
 
 #include "api/compat/compat.h"
+#include "api/compat/lists.h"
 #include "base/text.h"
 #include "policy/policy.h"
 
@@ -12,6 +14,15 @@ namespace {
 
 constexpr std::size_t kRows = 1'000;
 constexpr std::size_t kMaxRouters = 25;
+constexpr std::string_view kStrategy = "smartrouting";
+
+/// By type; the text is empty where there is none.
+std::array<std::pair<std::string_view, const std::string&>, 2> configs_of(const store::Service& s) {
+  return {{{"host.v1", s.host_config}, {"intercept.v1", s.intercept_config}}};
+}
+std::string config_id(const store::Service& s, std::string_view type) {
+  return s.id + "." + std::string(type);
+}
 
 json::array permissions(const Rights& r) {
   json::array out;
@@ -52,22 +63,18 @@ json::object service_json(const store::Service& s, const Rights& r,
     links[more] = json::object{{"href", href + "/" + more}};
   json::array ids;
   json::object configs;
-  const auto add = [&](std::string_view type, const std::string& text) {
-    if (text.empty()) return;
-    ids.emplace_back(s.id + "." + std::string(type));
-    if (std::ranges::find(types, "all") == types.end() &&
-        std::ranges::find(types, type) == types.end())
-      return;
+  for (const auto& [type, text] : configs_of(s)) {
+    if (text.empty()) continue;
+    ids.emplace_back(config_id(s, type));
+    if (!std::ranges::contains(types, "all") && !std::ranges::contains(types, type)) continue;
     boost::system::error_code ec;
     json::value v = json::parse(text, ec);
     if (!ec && v.is_object()) configs[type] = std::move(v);
-  };
-  add("host.v1", s.host_config);
-  add("intercept.v1", s.intercept_config);
+  }
   const json::object more{{"name", s.name},
                           {"encryptionRequired", s.e2e == store::E2e::kCompatible},
                           {"permissions", permissions(r)},
-                          {"terminatorStrategy", "smartrouting"},
+                          {"terminatorStrategy", kStrategy},
                           {"maxIdleTimeMillis", 0},
                           {"roleAttributes", json::array()},
                           {"configs", std::move(ids)},
@@ -77,26 +84,61 @@ json::object service_json(const store::Service& s, const Rights& r,
   return o;
 }
 
+using store::filter::Type;
+constexpr store::filter::Symbol kServiceSymbols[] = {{"id"},
+                                                     {"createdAt", Type::kTime},
+                                                     {"updatedAt", Type::kTime},
+                                                     {"isSystem", Type::kBool},
+                                                     {"name"},
+                                                     {"tags", Type::kTags},
+                                                     {"terminatorStrategy"},
+                                                     {"configs", Type::kStrings},
+                                                     {"roleAttributes", Type::kStrings}};
+constexpr store::filter::Schema kServiceSchema{kServiceSymbols};
+
+/// A service as its list is asked for it, and what its caller may do with it.
+struct ServiceRow final : store::filter::Row {
+  ServiceRow(store::Service s, Rights r) : service(std::move(s)), rights(r) {}
+  store::Service service;
+  Rights rights;
+
+  [[nodiscard]] store::filter::Value value(std::string_view symbol) const override {
+    if (symbol == "id") return service.id;
+    if (symbol == "name") return service.name;
+    if (symbol == "terminatorStrategy") return std::string(kStrategy);
+    if (symbol.ends_with("At")) return store::filter::Time{service.created_ms};
+    return {};
+  }
+  [[nodiscard]] std::vector<std::string> set(std::string_view symbol) const override {
+    std::vector<std::string> out;
+    if (symbol != "configs") return out;
+    for (const auto& [type, text] : configs_of(service)) {
+      if (!text.empty()) out.push_back(config_id(service, type));
+    }
+    return out;
+  }
+};
+
 Result<Response> services(Client& c) {
-  const auto p = paging(c.request.query);
-  if (!p) return refuse(c.deps, 400, "INVALID_PAGINATION", "limit and offset are numbers");
-  const auto filter = parse_filter(query_value(c.request.query, "filter").value_or(""));
-  if (!filter)
-    return refuse(c.deps, 400, "INVALID_FILTER", "known are: true, name=\"...\", id=\"...\"");
+  auto query = list_query(c.deps, c.request.query, kServiceSchema);
+  if (!query) return std::move(query).error();
   TRY_ASSIGN(const auto grants, c.tx.grants(""));
   std::map<std::string_view, std::vector<store::Grant>> by_service;
   for (const auto& g : grants) by_service[g.service].push_back(g);
-  const auto types = wanted_types(c);
-  json::array all;
+  std::vector<ServiceRow> all;
   for (store::Page page{kRows, 0};; page.offset += kRows) {
-    TRY_ASSIGN(const auto rows, c.tx.services(page));
-    for (const auto& s : rows) {
+    TRY_ASSIGN(auto rows, c.tx.services(page));
+    const bool last = rows.size() < kRows;
+    for (auto& s : rows) {
       const Rights r = usable(c.identity, s, by_service[s.id]);
-      if (r.any() && filter->takes(s.id, s.name)) all.push_back(service_json(s, r, types));
+      if (r.any()) all.emplace_back(std::move(s), r);
     }
-    if (rows.size() < kRows) break;
+    if (last) break;
   }
-  return page_of_all(std::move(all), *p);
+  const auto types = wanted_types(c);
+  return list_of(std::move(*query), std::move(all), [&](const ServiceRow& row) {
+    return service_json(row.service, row.rights, types);
+  });
 }
 
 struct Visible {
