@@ -6,6 +6,7 @@
 #include "base/text.h"
 #include "controller/network.h"
 #include "pki/publish.h"
+#include "trust/trust.h"
 
 namespace sally::controller {
 namespace {
@@ -62,10 +63,11 @@ void Network::lists_due() {
 
 Status Network::admit(const tls::PeerIdentity& peer, bool up) const {
   const auto& tables = writer_->tables();
-  // One that was only superseded does not end what is up.
-  if (const auto* row = tables.revoked().find(peer.serial());
-      row != nullptr && !(up && row->superseded))
-    return fail(Errc::kRemoved, "certificate " + peer.serial() + " is revoked");
+  for (const auto& serial : trust::serials_of(peer.leaf())) {
+    // One that was only superseded does not end what is up.
+    if (const auto* row = tables.revoked().find(serial); row != nullptr && !(up && row->superseded))
+      return fail(Errc::kRemoved, "certificate " + serial + " is revoked");
+  }
   if (tables.revoked().contains(peer.issuer().serial_hex()))
     return fail(Errc::kRemoved, "issuing CA " + peer.issuer().serial_hex() + " is revoked");
   if (const auto* identity = tables.identities().find(peer.id());

@@ -16,6 +16,8 @@
 #include "controller/server.h"
 #include "controller/test_identity.h"
 #include "crypto/test_pki.h"
+#include "pki/publish.h"
+#include "pki/revoke.h"
 #include "replica/replica.h"
 
 namespace sally::controller {
@@ -158,6 +160,28 @@ class ControllerTest : public testing::Test {
     return json::parse(response.body).as_object();
   }
   bool until(const std::function<bool()>& done) { return loop.run_until(done, 5000); }
+  /// Whether this router does not come in.
+  bool refused(const TestIdentity& who) {
+    TestRouter again(loop, who, server->port());
+    EXPECT_TRUE(until([&] { return !again.failed.empty() || !again.down.empty() || again.up; }));
+    return !again.up;
+  }
+  /// Another certificate of the same owner, by the CA whose key has this name.
+  crypto::Certificate sign_like(const crypto::Certificate& of, const crypto::Signer& key,
+                                const std::string& ca, const crypto::Certificate& issuing) const {
+    return must(crypto::sign_certificate({.organization = {},
+                                          .common_name = of.subject_cn(),
+                                          .not_before_s = of.not_before(),
+                                          .not_after_s = of.not_after(),
+                                          .eku = *of.eku(),
+                                          .session_parent = {},
+                                          .uris = of.uri_sans(),
+                                          .dns = of.dns_sans(),
+                                          .ips = of.ip_sans()},
+                                         key.public_key(), &issuing,
+                                         *must(pki::KeyDir(dir + "/controller/keys").load(ca)),
+                                         system_random()));
+  }
 
   std::string dir;
   InitResult made;
@@ -311,6 +335,46 @@ TEST_F(ControllerTest, RemovedRouterIsCutAndStaysOut) {
   TestRouter again(loop, who, server->port());
   ASSERT_TRUE(until([&] { return !again.failed.empty() || !again.down.empty(); }));
   EXPECT_FALSE(again.up);
+}
+
+TEST_F(ControllerTest, ARouterOfARevokedCertificateIsCutAndStaysOut) {
+  const TestIdentity who(dir + "/router/identity.json");
+  TestRouter router(loop, who, server->port());
+  ASSERT_TRUE(until([&] { return router.version() == 1; })) << router.failed;
+  const std::string serial = who.chain[0].serial_hex();
+  call("POST", "/fleet/v1/certificates/" + serial + "/revoke");
+  ASSERT_TRUE(until([&] { return !router.down.empty(); }));
+  EXPECT_NE(router.down.find("controller.removed"), std::string::npos) << router.down;
+  EXPECT_TRUE(refused(who));
+  server.reset();
+  start();
+  EXPECT_TRUE(refused(who)) << "by a controller that read it from its store";
+  // The router itself is in service: another certificate of it is good.
+  TestIdentity fresh = who;
+  fresh.key = must(crypto::FileKey::generate(crypto::KeyType::kP256));
+  fresh.chain[0] = sign_like(who.chain[0], *fresh.key, "infrastructure-1", who.chain[1]);
+  TestRouter back(loop, fresh, server->port());
+  EXPECT_TRUE(until([&] { return back.version() == 2; })) << back.failed << back.down;
+}
+
+TEST_F(ControllerTest, ASupersededCertificateKeepsItsLaneAndGetsNoOther) {
+  const TestIdentity who(dir + "/router/identity.json");
+  TestRouter router(loop, who, server->port());
+  ASSERT_TRUE(until([&] { return router.version() == 1; })) << router.failed;
+  {
+    const auto store =
+        must(store::open_sqlite(dir + "/controller/controller.db", pki::store_hooks()));
+    auto tx = must(store->begin(server->network().id(), system_clock().unix_ms()));
+    const auto row = must(tx->certificate(who.chain[0].serial_hex()));
+    ASSERT_TRUE(pki::revoke_certificate(*tx, *row, system_clock().unix_ms(), true));
+    ASSERT_TRUE(tx->audit("t", "t", "t"));
+    ASSERT_TRUE(tx->commit());
+  }
+  server->network().changed();
+  ASSERT_TRUE(until([&] { return router.version() == 2; }));
+  EXPECT_TRUE(refused(who));
+  EXPECT_EQ(router.down, "");
+  EXPECT_EQ(call("GET", "/fleet/v1/routers/router-1").at("online"), true);
 }
 
 TEST_F(ControllerTest, NewerLaneReplacesTheOlder) {

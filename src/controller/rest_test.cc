@@ -102,7 +102,42 @@ class RestTest : public testing::Test {
     return http::blocking_request("https://127.0.0.1:" + std::to_string(port) + target,
                                   std::move(o));
   }
+  std::shared_ptr<const tls::Context> context(std::vector<crypto::Certificate> chain,
+                                              crypto::SignerPtr key) const {
+    const TestIdentity admin(dir + "/admin.json");
+    return must(http::client_context({admin.ca[0]}, NetworkId(admin.network), std::move(chain),
+                                     std::move(key)));
+  }
+  /// A device as a foreign client enrols it: its chain.
+  std::vector<crypto::Certificate> enrol(std::uint16_t port, const std::string& name,
+                                         const crypto::Signer& key) {
+    const auto added =
+        json::parse(must(call(port, "POST", "/fleet/v1/devices",
+                              json::serialize(json::object{{"name", name}}), as_admin))
+                        .body);
+    const auto e = json::parse(
+        must(call(port, "POST", "/enroll/ott",
+                  json::serialize(json::object{{"token", added.at("token")},
+                                               {"clientCsr", must(crypto::make_csr(key, "x"))}}),
+                  as_nobody))
+            .body);
+    return must(
+        crypto::Certificate::list_from_pem(std::string(e.at("data").at("cert").as_string())));
+  }
+  /// Whose session it is, as `as` asks.
+  static http::ClientResponse whoami(std::uint16_t port, const std::string& token,
+                                     const std::shared_ptr<const tls::Context>& as) {
+    http::RequestOptions o;
+    o.method = "GET";
+    o.context = as;
+    o.timeout_ms = 5'000;
+    o.headers.add("zt-session", token);
+    return must(http::blocking_request(
+        "https://127.0.0.1:" + std::to_string(port) + "/edge/client/v1/current-identity",
+        std::move(o)));
+  }
 
+  static constexpr char kLogin[] = "/edge/client/v1/authenticate?method=cert";
   std::string dir;
   InitResult made;
   std::shared_ptr<const tls::Context> as_admin, as_nobody;
@@ -173,45 +208,59 @@ TEST_F(RestTest, AForeignSessionSurvivesAKilledController) {
   const auto key = must(crypto::FileKey::generate(crypto::KeyType::kP256));
   std::shared_ptr<const tls::Context> as_device;
   std::string token;
-  const auto whoami = [&](const Process& p, const std::shared_ptr<const tls::Context>& as) {
-    http::RequestOptions o;
-    o.method = "GET";
-    o.context = as;
-    o.timeout_ms = 5'000;
-    o.headers.add("zt-session", token);
-    return must(http::blocking_request(
-        "https://127.0.0.1:" + std::to_string(p.port()) + "/edge/client/v1/current-identity",
-        std::move(o)));
-  };
   {
     Process p(dir + "/controller");
-    const auto added = json::parse(
-        must(call(p.port(), "POST", "/fleet/v1/devices", R"({"name":"sensor"})", as_admin)).body);
-    const auto e = json::parse(
-        must(call(p.port(), "POST", "/enroll/ott",
-                  json::serialize(json::object{{"token", added.at("token")},
-                                               {"clientCsr", must(crypto::make_csr(*key, "x"))}}),
-                  as_nobody))
-            .body);
-    const TestIdentity admin(dir + "/admin.json");
-    as_device = must(http::client_context(
-        {admin.ca[0]}, NetworkId(admin.network),
-        must(crypto::Certificate::list_from_pem(std::string(e.at("data").at("cert").as_string()))),
-        key));
-    const std::string login = "/edge/client/v1/authenticate?method=cert";
-    EXPECT_EQ(must(call(p.port(), "POST", login, "{}", as_nobody)).status, 401);
-    EXPECT_EQ(must(call(p.port(), "POST", login, "{}", as_admin)).status, 401);
-    const auto in = must(call(p.port(), "POST", login, "{}", as_device));
+    as_device = context(enrol(p.port(), "sensor", *key), key);
+    EXPECT_EQ(must(call(p.port(), "POST", kLogin, "{}", as_nobody)).status, 401);
+    EXPECT_EQ(must(call(p.port(), "POST", kLogin, "{}", as_admin)).status, 401);
+    const auto in = must(call(p.port(), "POST", kLogin, "{}", as_device));
     ASSERT_EQ(in.status, 200) << in.body;
     token = in.headers.get("zt-session");
-    EXPECT_EQ(whoami(p, as_device).status, 200);
+    EXPECT_EQ(whoami(p.port(), token, as_device).status, 200);
   }
   Process p(dir + "/controller");
-  const auto me = whoami(p, as_device);
+  const auto me = whoami(p.port(), token, as_device);
   ASSERT_EQ(me.status, 200) << me.body;
   EXPECT_EQ(json::parse(me.body).at("data").at("name").as_string(), "sensor");
-  EXPECT_EQ(whoami(p, as_nobody).status, 401);
-  EXPECT_EQ(whoami(p, as_admin).status, 401);
+  EXPECT_EQ(whoami(p.port(), token, as_nobody).status, 401);
+  EXPECT_EQ(whoami(p.port(), token, as_admin).status, 401);
+}
+
+// A session certificate is for lanes and circuits: whoever reads it out of a device's memory has
+// nothing at the controller, not even with the device's own token.
+TEST_F(RestTest, ASessionCertificateOpensNothing) {
+  Process p(dir + "/controller");
+  const auto key = must(crypto::FileKey::generate(crypto::KeyType::kP256));
+  const auto chain = enrol(p.port(), "sensor", *key);
+  const auto as_device = context(chain, key);
+  const auto hours_key = must(crypto::FileKey::generate(crypto::KeyType::kP256));
+  const auto hours = must(crypto::sign_certificate(
+      {.organization = {},
+       .common_name = chain[0].subject_cn(),
+       .not_before_s = chain[0].not_before(),
+       .not_after_s = system_clock().unix_s() + 3'600,
+       .eku = *chain[0].eku(),
+       .session_parent = chain[0].serial_hex(),
+       .uris = chain[0].uri_sans(),
+       .dns = {},
+       .ips = {}},
+      hours_key->public_key(), &chain[1],
+      *must(pki::KeyDir(dir + "/controller/keys").load("devices-1")), system_random()));
+  const auto as_session = context({hours, chain[1]}, hours_key);
+  const std::string token(
+      must(call(p.port(), "POST", kLogin, "{}", as_device)).headers.get("zt-session"));
+  ASSERT_EQ(whoami(p.port(), token, as_device).status, 200);
+  EXPECT_EQ(must(call(p.port(), "POST", kLogin, "{}", as_session)).status, 401);
+  EXPECT_EQ(whoami(p.port(), token, as_session).status, 401);
+  EXPECT_EQ(must(call(p.port(), "GET", "/fleet/v1/status", "", as_session)).status, 403);
+  // It falls with its device's: from then on inside the handshake.
+  const std::string serial = chain[0].serial_hex();
+  ASSERT_EQ(
+      must(call(p.port(), "POST", "/fleet/v1/certificates/" + serial + "/revoke", "{}", as_admin))
+          .status,
+      200);
+  for (const auto& as : {as_device, as_session})
+    EXPECT_FALSE(call(p.port(), "GET", "/version", "", as));
 }
 
 }  // namespace

@@ -20,8 +20,6 @@
 namespace sally::crypto {
 namespace {
 
-// A chip makes a key in seconds; one that is silent for longer is broken.
-constexpr int kAnswerMs = 30'000;
 constexpr int kTries = 20;
 constexpr useconds_t kPauseUs = 100'000;
 constexpr std::size_t kMaxFile = 16'384;
@@ -62,7 +60,8 @@ std::unexpected<Error> refused(const std::string& what, std::uint32_t rc) {
 /// that comes too late would be taken for that of the next command.
 class Device {
  public:
-  static Result<std::unique_ptr<Device>> open(const std::string& path) {
+  static Result<std::unique_ptr<Device>> open(const std::string& path,
+                                              int answer_ms = kTpmAnswerMs) {
     const auto missing = [&](const char* why) {
       return fail(
           Errc::kTokenMissing,
@@ -91,7 +90,7 @@ class Device {
       fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
     }
     if (fd < 0) return missing(std::strerror(errno));
-    return std::unique_ptr<Device>(new Device(fd));
+    return std::unique_ptr<Device>(new Device(fd, answer_ms));
   }
   ~Device() { ::close(fd_); }
   Device(const Device&) = delete;
@@ -111,7 +110,7 @@ class Device {
   [[nodiscard]] bool broken() const { return broken_; }
 
  private:
-  explicit Device(int fd) : fd_(fd) {}
+  Device(int fd, int answer_ms) : fd_(fd), answer_ms_(answer_ms) {}
   static std::unexpected<Error> gone(const char* why) {
     return fail(Errc::kTokenMissing, std::string("the TPM went away: ") + why, Source::kLocal,
                 true);
@@ -128,7 +127,7 @@ class Device {
     std::size_t size = 0;
     do {
       pollfd wait{.fd = fd_, .events = POLLIN, .revents = 0};
-      const int ready = ::poll(&wait, 1, kAnswerMs);
+      const int ready = ::poll(&wait, 1, answer_ms_);
       if (ready < 0 && errno == EINTR) continue;
       if (ready <= 0) return gone("no answer");
       const ssize_t n = ::read(fd_, in.data() + got, in.size() - got);
@@ -148,7 +147,8 @@ class Device {
     struct stat st{};
     return ::fstat(fd_, &st) == 0 && S_ISSOCK(st.st_mode);
   }
-  int fd_;
+  const int fd_;
+  const int answer_ms_;
   bool broken_ = false;
 };
 
@@ -190,8 +190,11 @@ Status stays(const tpm::Public& pub) {
 
 class TpmToken final : public Token {
  public:
-  TpmToken(KeyName name, std::optional<tpm::KeyFile> file, PublicKey pub)
-      : name_(std::move(name)), file_(std::move(file)), public_(std::move(pub)) {}
+  TpmToken(KeyName name, int answer_ms, std::optional<tpm::KeyFile> file, PublicKey pub)
+      : name_(std::move(name)),
+        answer_ms_(answer_ms),
+        file_(std::move(file)),
+        public_(std::move(pub)) {}
   ~TpmToken() override { let_go(); }
 
   [[nodiscard]] const PublicKey& public_key() const override { return public_; }
@@ -229,7 +232,7 @@ class TpmToken final : public Token {
   Status ready() const {
     if (device_ != nullptr && !device_->broken()) return {};
     device_.reset();
-    TRY_ASSIGN(auto device, Device::open(name_.device));
+    TRY_ASSIGN(auto device, Device::open(name_.device, answer_ms_));
     if (file_) {
       TRY_ASSIGN(const auto parent, Parent::open(*device, file_->parent));
       TRY_ASSIGN(const auto loaded,
@@ -262,6 +265,7 @@ class TpmToken final : public Token {
   }
 
   const KeyName name_;
+  const int answer_ms_;
   const std::optional<tpm::KeyFile> file_;
   const PublicKey public_;
   mutable std::mutex mutex_;
@@ -271,7 +275,7 @@ class TpmToken final : public Token {
 
 }  // namespace
 
-Result<std::unique_ptr<Token>> open_tpm(const KeyName& name) {
+Result<std::unique_ptr<Token>> open_tpm(const KeyName& name, int answer_ms) {
   std::optional<tpm::KeyFile> file;
   Bytes area;
   if (name.handle == 0) {
@@ -281,7 +285,7 @@ Result<std::unique_ptr<Token>> open_tpm(const KeyName& name) {
     TRY_ASSIGN(file, tpm::parse_pem(*text));
     area = file->pub;
   } else {
-    TRY_ASSIGN(const auto device, Device::open(name.device));
+    TRY_ASSIGN(const auto device, Device::open(name.device, answer_ms));
     TRY_ASSIGN(const auto answer, device->call(tpm::read_public(name.handle)));
     if (is_handle_code(answer.code))
       return fail(Errc::kKeyMissing,
@@ -294,7 +298,7 @@ Result<std::unique_ptr<Token>> open_tpm(const KeyName& name) {
   }
   TRY_ASSIGN(auto pub, tpm::parse_public(area));
   TRY(stays(pub));
-  auto token = std::make_unique<TpmToken>(name, std::move(file), std::move(pub.key));
+  auto token = std::make_unique<TpmToken>(name, answer_ms, std::move(file), std::move(pub.key));
   TRY(token->load());
   return token;
 }

@@ -184,6 +184,8 @@ TEST_F(RenewalTest, OfManyInOneTransactionARefusedOneIsUndoneAlone) {
 
 // What pki.md asks for, row by row: each refused, each by a code of its own. A stale snapshot of
 // the state is in src/replica/replica_test.cc (replica.rollback); claims are not built.
+// The rows of the negative matrix that end at this desk. A stale snapshot ends at the router
+// (Replica.NeverBackNeverSideways: replica.rollback); claims, which could be reused, are not built.
 TEST_F(RenewalTest, TheNegativeMatrix) {
   std::map<std::string, std::string> said;
   const auto good = request;

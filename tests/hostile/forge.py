@@ -26,6 +26,11 @@ def pem(*certs):
     return "".join(c.public_bytes(serialization.Encoding.PEM).decode() for c in certs)
 
 
+def session_of(value):
+    """The extension of a session certificate, with these bytes in it."""
+    return x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.32473.83.2"), value)
+
+
 def key_pem(key):
     return key if isinstance(key, str) else key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()).decode()
 
@@ -120,8 +125,8 @@ class Forge:
             else:
                 self.root = cert
 
-    def leaf(self, role="device", name="d-forged", network=None, start=-3600, end=86400, ca=None, is_ca=False, eku=None, uris=None, issuer=None):
-        """(key, certificate). `ca` None: the CA that the role belongs to; "self": self-signed."""
+    def leaf(self, role="device", name="d-forged", network=None, start=-3600, end=86400, ca=None, is_ca=False, eku=None, uris=None, issuer=None, more=()):
+        """(key, certificate). `ca` None: the CA that the role belongs to; "self": self-signed. `more`: (extension, critical)."""
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.timezone.utc)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -147,6 +152,8 @@ class Forge:
             builder = builder.add_extension(x509.ExtendedKeyUsage(ekus), critical=False)
         if uris:
             builder = builder.add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(u) for u in uris]), critical=False)
+        for extension, critical in more:
+            builder = builder.add_extension(extension, critical)
         return key, builder.sign(issuer_key, hashes.SHA256())
 
 

@@ -11,7 +11,7 @@ import random
 
 import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from forge import Forge, Identity, Peer, ask, hello, stolen_key
+from forge import Forge, Identity, Peer, ask, hello, session_of, stolen_key
 from harness import Net, fields, sally, wait_for
 
 
@@ -73,6 +73,9 @@ BAD = {
     "not for TLS": (lambda f: f.leaf(eku=[ExtendedKeyUsageOID.CODE_SIGNING]), "crypto.wrong_eku"),
     "a router by the devices' CA": (lambda f: f.leaf(role="router", ca="device"), ("crypto.wrong_issuer", "crypto.wrong_role")),
     "a device by the infrastructure's CA": (lambda f: f.leaf(role="device", ca="infrastructure"), ("crypto.wrong_issuer", "crypto.wrong_role")),
+    "a session of nobody": (lambda f: f.leaf(more=[(session_of(b"\x04\x00"), False)]), "crypto.malformed"),
+    "a session that must be understood": (lambda f: f.leaf(more=[(session_of(b"\x04\x01\x4f"), True)]), "crypto.unknown_critical"),
+    "a router's session": (lambda f: f.leaf(role="router", more=[(session_of(b"\x04\x01\x4f"), False)]), "crypto.wrong_role"),
 }
 
 

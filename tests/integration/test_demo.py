@@ -42,7 +42,7 @@ def test_every_point_is_measured_and_holds():
     assert run.returncode == 0, run.stdout + run.stderr
     report = json.loads(run.stdout)
     points = {p["id"]: p for p in report["points"]}
-    assert report["pass"] is True and set(points) == {"dark", "mtls", "renew", "deny"}
+    assert report["pass"] is True and set(points) == {"dark", "mtls", "renew", "revoke", "deny"}
     assert all(p["pass"] for p in points.values())
     assert report["ready_ms"] < 5000
     dark = points["dark"]["measured"]
@@ -54,6 +54,8 @@ def test_every_point_is_measured_and_holds():
     assert mtls["message_seen_on_the_wire"] == 0 and mtls["message_seen_on_loopback"] > 0 and mtls["tls13_handshakes_on_the_wire"] > 0
     renew = points["renew"]["measured"]
     assert renew["same_flow_goes_on"] is True and renew["connections_made_for_it"] == 0 and renew["certificate_before"] != renew["certificate_after"]
+    revoke = points["revoke"]["measured"]
+    assert revoke["enforced"].startswith("1 of 1 routers, 1 flows cut") and revoke["last_byte_after_answer_ms"] <= 1000
     assert points["deny"]["measured"]["exit_code"] == 4 and points["deny"]["measured"]["without_certificate_alert"] == 116
     wait_for(lambda: not leftovers(), what="no process left")
     wait_for(lambda: namespaces() <= around, what="no namespace left")

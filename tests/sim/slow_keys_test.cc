@@ -215,6 +215,15 @@ TEST_F(SessionKeys, RefusedOrUnansweredTheDevicesKeyServes) {
   EXPECT_FALSE(has(*pump) || has(*host));
 }
 
+// It would fall with a certificate that is nobody's, that is never.
+TEST_F(SessionKeys, OneOfAnotherParentIsNotTaken) {
+  world.controller.session_parent = "4f01";
+  start();
+  ASSERT_TRUE(world.until([&] { return world.controller.sessions >= 2; }));
+  EXPECT_EQ(ping(), "");
+  EXPECT_FALSE(has(*pump) || has(*host));
+}
+
 TEST_F(SessionKeys, AFastChipNeedsNone) {
   sign_in(0);
   start();

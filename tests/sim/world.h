@@ -173,6 +173,7 @@ class FakeController final : public lane::LaneOwner {
   std::int64_t life_s = 0;   ///< of renewed certificates; 0: renewals are not answered
   std::size_t renewals = 0;  ///< answered
   std::int64_t session_life_s = 3'600;
+  std::string session_parent;     ///< that they name; empty: the certificate that asks
   std::size_t sessions = 0;       ///< session certificates issued
   std::vector<std::string> used;  ///< serials whose use was told
   std::string refuse_renewals;    ///< with this code
@@ -247,7 +248,7 @@ class FakeController final : public lane::LaneOwner {
         auto spec = pki_.leaf_spec(crypto::Role::kDevice, request.id);
         spec.not_before_s = now_ms() / 1000 - session_life_s / 10;
         spec.not_after_s = now_ms() / 1000 + session_life_s;
-        spec.session_parent = request.serial;
+        spec.session_parent = session_parent.empty() ? request.serial : session_parent;
         reply.leaf =
             must(crypto::sign_certificate(spec, must(crypto::parse_csr(request.session_csr)).key,
                                           &pki_.devices, *pki_.devices_key, system_random()))
