@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "edge/connection.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+
+namespace sally::edge {
+namespace {
+
+// An SDK that takes nothing for so long is as good as gone.
+constexpr std::int64_t kStalledMs = 60'000;
+constexpr std::size_t kRead = 16'384;
+
+}  // namespace
+
+Connection::Connection(loop::Loop& loop, ChunkPool& pool, std::unique_ptr<tls::Stream> stream,
+                       ConnectionOwner& owner, ChannelOptions options)
+    : loop_(loop),
+      pool_(pool),
+      stream_(std::move(stream)),
+      owner_(owner),
+      channel_(owner, *this, pool, std::move(options), loop.now_ms()),
+      moved_ms_(loop.now_ms()),
+      timer_(loop.timers(), [this] { on_timer(); }) {
+  SALLY_CHECK(stream_->peer() != nullptr);
+  stream_->set_handler(*this);
+  on_channel_changed();
+}
+
+Connection::~Connection() {
+  *alive_ = false;
+}
+
+void Connection::on_readable() {
+  ChunkPtr chunk = pool_.get();
+  const std::size_t n = stream_->read({chunk->data, kRead});
+  if (n == 0 || down_) return;
+  if (const Status s = channel_.feed({chunk->data, n}, loop_.now_ms()); !s) return close(s.error());
+  on_channel_changed();
+}
+
+// At the end of the turn, so that what is sent together leaves together.
+void Connection::on_channel_changed() {
+  if (settling_ || down_) return;
+  settling_ = true;
+  loop_.defer([this, alive = alive_] {
+    if (!*alive) return;
+    settling_ = false;
+    settle();
+  });
+}
+
+void Connection::settle() {
+  if (down_) return;
+  pump();
+  if (down_) return;
+  stream_->want_read(channel_.wants_read());
+  std::int64_t at = channel_.deadline_ms();
+  if (record_ != nullptr) at = std::min(at, moved_ms_ + kStalledMs);
+  timer_.arm(std::max<std::int64_t>(0, at - loop_.now_ms()));
+}
+
+void Connection::on_timer() {
+  const std::int64_t now = loop_.now_ms();
+  if (record_ != nullptr && now >= moved_ms_ + kStalledMs)
+    return close(Error(Errc::kStalled, "it takes nothing that is sent"));
+  if (const Status s = channel_.on_time(now); !s) return close(s.error());
+  on_channel_changed();
+}
+
+bool Connection::write_pending() {
+  const std::size_t n = stream_->gather(record_->view());
+  if (n != 0) moved_ms_ = loop_.now_ms();
+  record_->begin += static_cast<std::uint32_t>(n);
+  if (record_->size() != 0) return false;
+  record_ = nullptr;
+  return true;
+}
+
+void Connection::pump() {
+  if (down_) return;
+  // One turn sends at most this many, so that a fast one cannot starve the others.
+  for (int records = 0; records < 32; ++records) {
+    if (record_ == nullptr) record_ = channel_.next_record();
+    if (record_ == nullptr) {
+      if (stream_->flush()) moved_ms_ = loop_.now_ms();
+      return;
+    }
+    if (!write_pending()) return;  // on_writable comes
+  }
+  if (stream_->flush()) on_channel_changed();
+}
+
+void Connection::end(const Error& why, bool cut) {
+  if (down_) return;
+  // What was said may leave, as far as the kernel takes it now.
+  if (record_ != nullptr) (void)write_pending();
+  for (int records = 0; records < 4 && record_ == nullptr; ++records) {
+    record_ = channel_.next_record();
+    if (record_ == nullptr || !write_pending()) break;
+  }
+  (void)stream_->flush();
+  down_ = true;
+  timer_.cancel();
+  loop_.defer([this, alive = alive_, why, cut] {
+    if (!*alive) return;
+    stream_->close();
+    channel_.end(cut);
+    if (*alive) owner_.on_channel_down(channel_, why);
+  });
+}
+
+}  // namespace sally::edge
