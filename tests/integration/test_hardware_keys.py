@@ -10,7 +10,7 @@ import subprocess
 import threading
 
 import pytest
-from hardware import PIN, SOFTHSM, CountingTpm, SoftToken, SoftTpm
+from hardware import PIN, SOFTHSM, CountingTpm, SoftToken, SoftTpm, memory_of
 from harness import BIN, SALLY, Failed, Net, echo_server, pids_of, sally, wait_for
 
 
@@ -73,25 +73,27 @@ def test_a_token_dials_what_a_tpm_hosts_and_back(net, token, tpm):
         assert ping(server.forward("by-token")) == b"ping"
 
 
-def test_the_token_pulled_out_while_it_runs(net, token, tpm):
+@pytest.mark.parametrize("kind", ["token", "tpm"])
+def test_pulled_out_while_it_runs(net, token, tpm, kind):
+    key, pull_out, plug_in = {"token": (token.name("pulled"), token.pull_out, token.plug_in), "tpm": (tpm.key, tpm.stop, tpm.start)}[kind]
     with echo_server() as target:
-        server = net.device("server-2", ["servers-2"])
-        net.expose(target, "echo-2", server, "#sensors-2")
-        pump = net.device("pump-2", ["sensors-2"], key=token.name("pump-2"), env=token.env)
-        port = pump.forward("echo-2")
+        server = net.device(f"server-{kind}", [f"servers-{kind}"])
+        net.expose(target, f"echo-{kind}", server, f"#sensors-{kind}")
+        pump = net.device(f"pump-{kind}", [f"sensors-{kind}"], key=key, env=token.env)
+        port = pump.forward(f"echo-{kind}")
         assert ping(port) == b"ping"
         with socket.create_connection(("127.0.0.1", port)) as flow:
             flow.sendall(b"ping")
             assert flow.recv(4) == b"ping"
-            token.pull_out()
+            pull_out()
             # What is up needs no signature: it goes on. What is new is refused, with the reason.
             flow.sendall(b"ping")
             assert flow.recv(4) == b"ping"
             assert ping(port) == b""
             assert pump.status()["online"]
             assert "crypto.token_missing" in pump.log()
-            token.plug_in()
-            assert wait_for(lambda: ping(port), what="a token that is back signs") == b"ping"
+            plug_in()
+            assert wait_for(lambda: ping(port), what="what is back signs") == b"ping"
             flow.sendall(b"ping")
             assert flow.recv(4) == b"ping"
         assert pump.log().count("sdk.online") == 1
@@ -202,21 +204,6 @@ def disk_of(device, out):
             for block in re.findall(rb"-----BEGIN [A-Z0-9 ]+-----(.*?)-----END", data.replace(b"\\u000a", b"").replace(b"\\n", b""), re.S):
                 raw = base64.b64decode(block)
                 f.write(raw + b"\0" * (-len(raw) % 4))
-
-
-def memory_of(pid, out):
-    """All that the process could write to: its heap, stacks and data."""
-    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as mem, open(out, "wb") as f:
-        for line in maps:
-            span, rights, *_ = line.split()
-            if not rights.startswith("rw"):
-                continue
-            begin, end = (int(x, 16) for x in span.split("-"))
-            try:
-                mem.seek(begin)
-                f.write(mem.read(end - begin))
-            except OSError:
-                pass
 
 
 @pytest.mark.skipif(os.environ.get("SALLY_SANITIZED") == "1", reason="the memory of a sanitized program is terabytes")
