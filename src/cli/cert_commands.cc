@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Certificates: what there is, what ends, and renewing one now.
+#include <algorithm>
+
 #include "base/clock.h"
 #include "cli/commands.h"
 #include "cli/errors.h"
@@ -40,6 +42,23 @@ Result<json::value> in_use_after(const Fleet& fleet, const std::string& id,
   return json::value(nullptr);
 }
 
+// By its serial, or the newest of whoever has the name.
+Result<json::value> find(const Fleet& fleet, const std::string& which) {
+  const std::string one = "/fleet/v1/certificates/";
+  auto found = fleet.get(one + http::percent_encode(which));
+  if (found || exit_of(found.error().code()) != kNotFound) return found;
+  TRY_ASSIGN(const auto theirs,
+             fleet.list("/fleet/v1/certificates?all=1&" + query("identity", which)));
+  const auto newest = std::ranges::max_element(
+      theirs, {}, [](const json::value& c) { return text_of(c.get_object(), "issued_at"); });
+  if (newest == theirs.end())
+    return fail(Errc::kNotFound,
+                "no certificate with that serial, and nobody with that name: " + which +
+                    "\nlist them: sally cert list",
+                Source::kConfig);
+  return fleet.get(one + text_of(newest->get_object(), "serial"));
+}
+
 }  // namespace
 
 Status cert_list(const Common& c, const CertOptions& o) {
@@ -54,9 +73,9 @@ Status cert_list(const Common& c, const CertOptions& o) {
   return {};
 }
 
-Status cert_show(const Common& c, const std::string& serial) {
+Status cert_show(const Common& c, const std::string& which) {
   TRY_ASSIGN(const auto fleet, Fleet::open(context_dir(c.context)));
-  TRY_ASSIGN(const auto v, fleet.get("/fleet/v1/certificates/" + http::percent_encode(serial)));
+  TRY_ASSIGN(const auto v, find(fleet, which));
   c.out.item(v.get_object(), {{"SERIAL", "serial"},
                               {"OF", "name"},
                               {"ID", "identity"},

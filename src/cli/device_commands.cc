@@ -143,8 +143,8 @@ Status join(const Common& c, const JoinOptions& o) {
             "for another one name a folder with --dir",
         Source::kConfig);
   TRY(fits_a_socket(dir));
-  TRY_ASSIGN(const auto identity,
-             enroll_into(dir, kIdentityFile, o.token, crypto::Role::kDevice, o.key));
+  TRY_ASSIGN(auto identity, enroll_into(dir, kIdentityFile, o.token, crypto::Role::kDevice, o.key));
+  identity.key.reset();  // a chip may have room for one user: the agent
   // Of a device that was enrolled again: the supervisor starts it with the new key.
   (void)ask_agent(dir, {{"request", "stop"}});
   json::object told{{"network", identity.network.str()},

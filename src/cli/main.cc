@@ -209,9 +209,9 @@ class Tree {
                            });
     ending->add_option("--days", a_.days, "Within so many days (default 30)")
         ->check(CLI::Range(1, 36'500));
-    auto* show = command(*cert, "show", "One certificate", "cert show 4f0c2a",
+    auto* show = command(*cert, "show", "One certificate", "cert show pump-17",
                          [this](const Common& c) { return cert_show(c, a_.name); });
-    name(show, "SERIAL", "Its serial number, in hex: sally cert list");
+    name(show, "SERIAL|NAME", "Its serial number in hex, or whose newest");
     const auto renew = [this](CLI::App& under, const std::string& example) {
       auto* c = command(under, "renew", "Have a device or router renew its certificate now",
                         example, [this](const Common& co) { return cert_renew(co, a_.name); });
@@ -321,19 +321,21 @@ class Tree {
       const char* help;
       const char* example;
       const char* argument;
+      const char* about;
     };
     using What = RevokeOptions::What;
     for (const Row& r :
          {Row{What::kDevice, "device",
               "A device: certificates, cards and tokens die, its connections are cut",
-              "revoke device pump-17 --reason key-compromise", "NAME"},
+              "revoke device pump-17 --reason key-compromise", "NAME", "The device, by name or id"},
           Row{What::kCertificate, "cert",
               "One certificate; for key-compromise every one with the same key",
-              "revoke cert 4f6e...b2", "SERIAL"},
+              "revoke cert 4f6e...b2", "SERIAL", "Its serial number, in hex: sally cert list"},
           Row{What::kBatch, "batch", "All devices that were added with --batch BATCH",
-              "revoke batch line-7", "BATCH"},
+              "revoke batch line-7", "BATCH", "As it was named then: sally device show"},
           Row{What::kCa, "ca", "A CA of devices and all it issued; a new one takes over",
-              "revoke ca devices-1", "CA"}}) {
+              "revoke ca devices-1", "CA",
+              "As its certificates name it: devices-1 is the first"}}) {
       auto* c = command(*noun_revoke, r.name, r.help, r.example,
                         [this, what = r.what](const Common& common) {
                           a_.revoke.what = what;
@@ -341,7 +343,7 @@ class Tree {
                           a_.revoke.yes = a_.yes;
                           return cli::revoke(common, a_.revoke);
                         });
-      name(c, r.argument, "See sally device show");
+      name(c, r.argument, r.about);
       yes(c);
       if (r.what == What::kCa) continue;  // it can have one only
       c->add_option("--reason", a_.revoke.reason, "As certificates have it (default: unspecified)")
