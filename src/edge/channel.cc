@@ -181,8 +181,9 @@ void Channel::accept_hello() {
   put(out);
 }
 
-void Channel::refuse_hello(const std::string& why, bool busy) {
+void Channel::refuse_hello(const std::string& why, bool busy, std::int64_t now_ms) {
   if (state_ != State::kAsked) return;
+  now_ms_ = now_ms;
   state_ = State::kRefused;
   Bytes out;
   MessageWriter message(out, Type::kResult, kNoReply);

@@ -139,7 +139,7 @@ class Channel {
   [[nodiscard]] bool live() const { return state_ == State::kLive; }
   void accept_hello();
   /// `busy`: it may come again, else it is not permitted.
-  void refuse_hello(const std::string& why, bool busy);
+  void refuse_hello(const std::string& why, bool busy, std::int64_t now_ms);
   /// False: a conn of that id is there.
   [[nodiscard]] bool attach(Conn& conn, std::uint32_t id);
   void connected(Conn& conn, std::int32_t sequence, std::string_view circuit, ByteView key);

@@ -41,7 +41,7 @@ class Connection final : public tls::StreamHandler, private ChannelTransport {
 
   // tls::StreamHandler
   void on_readable() override;
-  void on_writable() override { pump(); }
+  void on_writable() override { settle(); }
   /// What the SDK sent before is still delivered.
   void on_closed(const Error& why) override { end(why, false); }
 

@@ -111,7 +111,7 @@ class TestChannel final : public ChannelUser, public ChannelTransport {
 
   void on_hello(Channel& c, const Hello& hello) override {
     token = hello.token;
-    if (refuse_hello) return c.refuse_hello("not permitted", false);
+    if (refuse_hello) return c.refuse_hello("not permitted", false, now_ms);
     if (answer_hello) c.accept_hello();
   }
   void on_connect(Channel& c, Connect connect) override {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -20,16 +21,70 @@
 namespace sally::router {
 
 class Circuit;
+class ForeignSide;
+class HopSide;
 struct Opening;
 struct Asked;
 
-/// One side of a circuit in a router: the lane to the dialing end, or the one to the host.
-/// Owner: a Circuit. Thread: the worker's. Failure: a neighbour that breaks credit or order loses
-/// its lane.
-class HopSide final : public lane::Attachment {
+/// One side of a circuit in a router: a connection of one of its ends, and what waits to leave on
+/// it. Owner: a Circuit. Thread: the worker's.
+class Side {
  public:
-  explicit HopSide(Circuit& circuit) : circuit_(circuit) {}
+  explicit Side(Circuit& circuit) : circuit_(circuit) {}
+  virtual ~Side() = default;
+  Side(const Side&) = delete;
+  Side& operator=(const Side&) = delete;
 
+  /// It stands on its connection.
+  [[nodiscard]] virtual bool attached() const = 0;
+  /// The outlet has something.
+  virtual void wake() = 0;
+  /// What came from here was passed on up to `forwarded`: more of it may come.
+  virtual void grant(std::uint64_t forwarded) = 0;
+  /// The end beyond the other side has everything up to here.
+  virtual void pass_ack(std::uint64_t offset) = 0;
+  virtual void set_class(wire::Class cls) = 0;
+  /// The circuit is over: tells this end, and is off its connection. on_circuit_over is not called.
+  virtual void end(wire::ResetCode code, const std::string& text) = 0;
+  /// Chunks that wait here.
+  [[nodiscard]] virtual std::size_t chunks() const { return out_.queued_chunks(); }
+  /// Null for a foreign end's.
+  [[nodiscard]] virtual HopSide* on_lane() { return nullptr; }
+  [[nodiscard]] virtual ForeignSide* foreign() { return nullptr; }
+
+  [[nodiscard]] fabric::HopOutlet& outlet() { return out_; }
+
+ protected:
+  friend class Circuit;
+  /// To the other side, here or on another worker; false: that has gone.
+  bool pass_on(wire::Class cls, ByteView payload, ChunkPtr* whole);
+  std::optional<fabric::HopOutlet::Piece> next_piece();
+  void set_quantum(std::uint32_t bytes);
+  [[nodiscard]] UsageCell* counted() const;
+
+  Circuit& circuit_;
+  fabric::HopOutlet out_;
+
+ private:
+  void tell_forwarded();
+};
+
+/// The lane to the dialing end, or the one to the host. Failure: a neighbour that breaks credit or
+/// order loses its lane.
+class HopSide final : public Side, public lane::Attachment {
+ public:
+  using Side::Side;
+
+  // Side
+  [[nodiscard]] bool attached() const override { return lane() != nullptr; }
+  void wake() override;
+  void grant(std::uint64_t forwarded) override;
+  void pass_ack(std::uint64_t offset) override;
+  void set_class(wire::Class cls) override { set_traffic_class(cls); }
+  void end(wire::ResetCode code, const std::string& text) override;
+  [[nodiscard]] HopSide* on_lane() override { return this; }
+
+  // lane::Attachment
   Status on_data(std::uint64_t offset, ByteView payload, ChunkPtr* whole) override;
   Status on_fin(std::uint64_t offset) override;
   void on_credit(std::uint64_t limit) override;
@@ -39,18 +94,8 @@ class HopSide final : public lane::Attachment {
   void on_reset(const wire::Reset& reset) override;
   bool next_frame(Out& out) override;
 
-  [[nodiscard]] fabric::HopOutlet& outlet() { return out_; }
-
  private:
-  friend class Circuit;
-  void grant(std::uint64_t forwarded);
-  void tell_forwarded();
-  [[nodiscard]] UsageCell* counted() const;
-  void wake();
-
-  Circuit& circuit_;
-  fabric::HopInlet in_;    // what comes from this lane
-  fabric::HopOutlet out_;  // what waits to leave on it
+  fabric::HopInlet in_;  // what comes from this lane
 };
 
 /// What a circuit tells its worker.
@@ -70,7 +115,15 @@ class CircuitOwner {
       const lane::Lane& upstream) const = 0;
   /// Data came while the router's memory is scarce.
   virtual void on_memory_scarce() = 0;
+  /// A host's SDK has taken the call; `key` is its part of the encryption between the ends.
+  virtual void on_foreign_answer(Circuit& circuit, Bytes key) = 0;
+  /// The SDK that dials does not wait any more.
+  virtual void on_dialer_gone(Circuit& circuit) = 0;
+  /// Of what a foreign end sent, so much may wait for the other one.
+  [[nodiscard]] virtual std::uint64_t most_waiting() const = 0;
   [[nodiscard]] virtual const ChunkBudget& budget() const = 0;
+  /// The worker's.
+  [[nodiscard]] virtual ChunkPool& pool() = 0;
 };
 
 /// A circuit through this router: two sides that hand frames to each other; or, where their lanes
@@ -90,11 +143,14 @@ class Circuit {
   /// The host of the current attempt; null before the first one.
   [[nodiscard]] const CandidatePtr& host() const { return host_; }
   void set_host(CandidatePtr host) { host_ = std::move(host); }
-  /// Null while it is not on a lane here.
-  [[nodiscard]] HopSide* dialing() { return dialing_.get(); }
-  [[nodiscard]] HopSide* hosting() { return hosting_.get(); }
+  /// Null while it is not on a connection here.
+  [[nodiscard]] Side* dialing() { return dialing_.get(); }
+  [[nodiscard]] Side* hosting() { return hosting_.get(); }
+  /// On a lane.
   HopSide& make_dialing();
   HopSide& make_hosting();
+  void set_dialing(std::unique_ptr<Side> side) { dialing_ = std::move(side); }
+  void set_hosting(std::unique_ptr<Side> side) { hosting_ = std::move(side); }
   /// Where the dialer's side counts; the owner's. Null before it is open, and at a hosting half.
   [[nodiscard]] UsageCell* usage() const { return usage_; }
   void set_usage(UsageCell* cell) { usage_ = cell; }
@@ -127,9 +183,10 @@ class Circuit {
   std::size_t place = kNowhere;  ///< in its worker's table
 
  private:
+  friend class Side;
   friend class HopSide;
   /// Null: it is beyond, or not made yet.
-  [[nodiscard]] HopSide* other(const HopSide& side) {
+  [[nodiscard]] Side* other(const Side& side) {
     return &side == dialing_.get() ? hosting_.get() : dialing_.get();
   }
 
@@ -137,8 +194,8 @@ class Circuit {
   CircuitId id_;
   Share dialer_;
   CandidatePtr host_;
-  std::unique_ptr<HopSide> dialing_;
-  std::unique_ptr<HopSide> hosting_;
+  std::unique_ptr<Side> dialing_;
+  std::unique_ptr<Side> hosting_;
   UsageCell* usage_ = nullptr;
   CrossingPtr crossing_;
   std::uint32_t borrowed_ = 0;  // chunks that came from the other worker since it was told last

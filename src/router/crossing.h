@@ -14,6 +14,7 @@
 #include "base/bytes.h"
 #include "base/chunk.h"
 #include "base/ids.h"
+#include "edge/channel.h"
 #include "loop/mailbox.h"
 #include "router/accounts.h"
 #include "wire/frame.h"
@@ -41,7 +42,7 @@ class Crossing final : public std::enable_shared_from_this<Crossing> {
     return end == End::kDialing ? End::kHosting : End::kDialing;
   }
 
-  /// To the hosting end: ask the host.
+  /// To the hosting end: ask the host. Of a foreign dialer there is a call, no set-up and no route.
   struct Order {
     CircuitId circuit;
     Share dialer;
@@ -51,6 +52,7 @@ class Crossing final : public std::enable_shared_from_this<Crossing> {
     std::uint32_t attempt = 0;
     std::uint32_t epoch = 0;
     std::string terminator;
+    std::unique_ptr<edge::Call> call{};
   };
   /// To the dialing end: not this host.
   struct Refusal {
@@ -60,7 +62,7 @@ class Crossing final : public std::enable_shared_from_this<Crossing> {
   };
   struct Mail {
     std::optional<Order> order;
-    std::optional<Bytes> answer;  ///< sealed by the hosting end
+    std::optional<Bytes> answer;  ///< sealed by the hosting end; of a foreign host its key
     std::optional<Refusal> refusal;
     std::vector<ChunkPtr> chunks;            ///< let go by the sender's pool
     wire::Class cls = wire::Class::kNormal;  ///< of the last one

@@ -86,6 +86,8 @@ std::optional<wire::SetupCode> Worker::begin(Device& device, std::uint32_t label
 
   auto opening = std::make_unique<Opening>();
   opening->candidates = shared_.terminators.choose(service, random_);
+  // Foreign ends are reached by foreign ends only, so far.
+  std::erase_if(opening->candidates, [](const CandidatePtr& c) { return c->foreign.has_value(); });
   if (opening->candidates.empty()) return refuse(wire::SetupCode::kNoTerminator, "nobody hosts it");
   // Now that the id is proven to be this dialer's: another worker may have seen it meanwhile.
   if (const auto claim = shared_.circuits.claim(setup->circuit);
@@ -129,7 +131,15 @@ void Worker::try_next(Circuit& circuit) {
     o.candidates.pop_back();
     const Candidate& host = *circuit.host();
     const bool here = host.worker == index_;
-    if (here && may_ask(host) == nullptr) continue;
+    Device* device = here ? may_ask(host) : nullptr;
+    if (here && device == nullptr) continue;
+    if (o.call != nullptr) {
+      const std::uint32_t attempt = o.attempt++;
+      if (!here) return ask_host_beyond(circuit, {}, attempt);
+      if (ask_foreign_host(circuit, *device, call_of(circuit), attempt)) return;
+      o.last.code = wire::SetupCode::kBusy;
+      continue;
+    }
     const wire::Route route{.network = options().network,
                             .circuit = o.setup.circuit,
                             .epoch = o.setup.epoch,
@@ -171,15 +181,13 @@ void Worker::try_next(Circuit& circuit) {
 Device* Worker::may_ask(const Candidate& host) const {
   // By now the lane may be gone, and another one may have bound instead.
   const auto t = shared_.terminators.find(host.service, host.id);
-  if (t == nullptr || t->worker != index_ || t->lane != host.lane) return nullptr;
-  Device* device = find(*host.lane);
-  const bool may = device != nullptr && device->lane->up() && may_bind(*device, host.service);
-  return may ? device : nullptr;
+  if (t == nullptr || t->worker != index_ || t->on != host.on) return nullptr;
+  return t->on->up() && may_bind(*t->on, host.service) ? t->on : nullptr;
 }
 
 bool Worker::ask_host_here(Circuit& circuit, Bytes route, std::uint32_t attempt) {
   const Opening& o = *circuit.opening;
-  return send_order(circuit, *find(*circuit.host()->lane),
+  return send_order(circuit, *circuit.host()->on,
                     {.setup = o.setup_bytes, .route = std::move(route), .attempt = attempt},
                     o.setup.epoch);
 }
@@ -191,20 +199,21 @@ void Worker::ask_host_beyond(Circuit& circuit, Bytes route, std::uint32_t attemp
                                  *shared_.crossings[circuit.host()->worker], shared_.budget),
       Crossing::End::kDialing);
   circuit.crossing()->send(Crossing::End::kHosting, [&](Crossing::Mail& m) {
-    m.order = {.circuit = circuit.id(),
-               .dialer = o.dialer->share.more(Use::kNothing),
-               .service = circuit.host()->service,
-               .setup = o.setup_bytes,
-               .route = std::move(route),
-               .attempt = attempt,
-               .epoch = o.setup.epoch,
-               .terminator = circuit.host()->id};
+    m.order = {
+        .circuit = circuit.id(),
+        .dialer = o.dialer->share.more(Use::kNothing),
+        .service = circuit.host()->service,
+        .setup = o.setup_bytes,
+        .route = std::move(route),
+        .attempt = attempt,
+        .epoch = o.setup.epoch,
+        .terminator = circuit.host()->id,
+        .call = o.call == nullptr ? nullptr : std::make_unique<edge::Call>(call_of(circuit))};
   });
 }
 
 void Worker::end_attempt(Circuit& circuit, wire::ResetCode code) {
-  if (HopSide* side = circuit.hosting(); side != nullptr && side->lane() != nullptr)
-    side->lane()->reset(*side, code);
+  if (Side* side = circuit.hosting(); side != nullptr) side->end(code, {});
   circuit.asked.reset();
   circuit.end_beyond(code);
   circuit.set_crossing(nullptr, Crossing::End::kDialing);
@@ -218,7 +227,11 @@ void Worker::give_up(Circuit& circuit) {
   counters_.dials_refused[static_cast<std::size_t>(o.last.code)].add();
   end_attempt(circuit, wire::ResetCode::kTimeout);
   o.last.attempt = o.attempt;
-  o.dialer->lane->send_setup_err(o.label, o.last);
+  if (o.call != nullptr) {
+    refuse_foreign_dial(circuit);
+  } else {
+    o.dialer->lane->send_setup_err(o.label, o.last);
+  }
   retire(circuit);
 }
 
@@ -235,15 +248,19 @@ Status Worker::on_circuit_answer(Circuit& circuit, ByteView payload) {
   return {};
 }
 
-void Worker::open(Circuit& circuit, ByteView sealed_answer) {
+void Worker::open(Circuit& circuit, ByteView answer) {
   Opening& o = *circuit.opening;
-  lane::Lane& lane = *o.dialer->lane;
-  HopSide& side = circuit.make_dialing();
-  if (!lane.attach(side, o.label)) {
-    o.last.code = wire::SetupCode::kBusy;
-    return give_up(circuit);
+  if (o.call != nullptr) {
+    open_foreign(circuit, answer);
+  } else {
+    lane::Lane& lane = *o.dialer->lane;
+    HopSide& side = circuit.make_dialing();
+    if (!lane.attach(side, o.label)) {
+      o.last.code = wire::SetupCode::kBusy;
+      return give_up(circuit);
+    }
+    lane.send_setup_ok(side, answer);
   }
-  lane.send_setup_ok(side, sealed_answer);
   circuit.host()->load->opened();
   counters_.circuits_opened.add();
   if (circuit.crossing() != nullptr) counters_.circuits_crossing.add();
@@ -293,11 +310,13 @@ void Worker::on_circuit_over(Circuit& circuit, const wire::Reset& reset) {
 void Worker::end_sides(Circuit& circuit, const wire::Reset& reset) {
   if (reset.code == wire::ResetCode::kLaneLost) {
     path_down_.push_back(&circuit);
+    for (Side* side : {circuit.dialing(), circuit.hosting()}) {
+      if (side != nullptr && side->on_lane() == nullptr) side->end(reset.code, reset.text);
+    }
     return;
   }
-  for (HopSide* side : {circuit.dialing(), circuit.hosting()}) {
-    if (side != nullptr && side->lane() != nullptr)
-      side->lane()->reset(*side, reset.code, reset.text);
+  for (Side* side : {circuit.dialing(), circuit.hosting()}) {
+    if (side != nullptr) side->end(reset.code, reset.text);
   }
 }
 
@@ -345,8 +364,9 @@ void Worker::retire(Circuit& circuit) {
     cleanup_scheduled_ = false;
     std::map<lane::Lane*, std::vector<lane::Attachment*>> by_lane;
     for (Circuit* c : std::exchange(path_down_, {})) {
-      for (HopSide* side : {c->dialing(), c->hosting()}) {
-        if (side != nullptr && side->lane() != nullptr) by_lane[side->lane()].push_back(side);
+      for (Side* side : {c->dialing(), c->hosting()}) {
+        HopSide* hop = side == nullptr ? nullptr : side->on_lane();
+        if (hop != nullptr && hop->lane() != nullptr) by_lane[hop->lane()].push_back(hop);
       }
     }
     for (const auto& [lane, sides] : by_lane) lane->path_down(sides, wire::ResetCode::kLaneLost);

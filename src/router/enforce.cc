@@ -26,9 +26,10 @@ void Worker::take_state(replica::StatePtr state, const replica::Diff* diff,
 }
 
 void Worker::ask_missing_cards() {
-  for (auto& [lane, device] : lanes_) {
-    if (lane->up() && (!device->card || device->stale_since_ms != 0)) ask_card(*device);
-  }
+  each_device([this](Device& device) {
+    const bool waits = device.foreign != nullptr && device.foreign->card != nullptr;
+    if (waits || (device.up() && (!device.card || device.stale_since_ms != 0))) ask_card(device);
+  });
 }
 
 // Returns the circuits cut here; one that another worker cuts as well counts once. Where the diff
@@ -36,7 +37,7 @@ void Worker::ask_missing_cards() {
 std::uint64_t Worker::enforce(const replica::Diff* diff) {
   const bool all = diff == nullptr || diff->whole || !diff->services.empty();
   const auto named = [diff](const Device& device) {
-    const auto& peer = device.lane->peer();
+    const auto& peer = device.peer();
     if (diff->identities.contains(device.id)) return true;
     if (diff->serials.empty()) return false;
     const auto named_in = [diff](const std::string& s) { return diff->serials.contains(s); };
@@ -45,10 +46,10 @@ std::uint64_t Worker::enforce(const replica::Diff* diff) {
   };
   std::uint64_t cut = 0;
   bool as_before = !all;
-  for (auto& [lane, device] : lanes_) {
-    if (all || named(*device)) as_before &= enforce_device(*device, cut);
-  }
-  // A lane that is closed takes its circuits and terminators along.
+  each_device([&](Device& device) {
+    if (all || named(device)) as_before &= enforce_device(device, cut);
+  });
+  // A connection that is closed takes its circuits and terminators along.
   if (as_before) return cut;
   cut += enforce_circuits();
   enforce_terminators();
@@ -56,10 +57,9 @@ std::uint64_t Worker::enforce(const replica::Diff* diff) {
 }
 
 void Worker::enforce_terminators() {
-  const bool unbound = shared_.terminators.remove_if(index_, [this](const Candidate& t) {
-    const Device* device = find(*t.lane);
-    return device == nullptr || !may_bind(*device, t.service);
-  });
+  const bool unbound = shared_.terminators.remove_if(
+      index_, [this](const Candidate& t) { return !may_bind(*t.on, t.service); });
+  end_lost_bindings();
   if (unbound) shared_.desk.report_terminators(index_);
 }
 
@@ -68,13 +68,13 @@ void Worker::enforce_cards() {
 }
 
 bool Worker::enforce_device(Device& device, std::uint64_t& cut) {
-  if (const Status s = alive(device.lane->peer()); !s) {
-    cut += device.lane->circuits();
-    event("router.cut", device.id, device.lane->peer().serial(), s.error().text());
-    device.lane->close(s.error());
+  if (const Status s = alive(device.peer()); !s) {
+    cut += device.circuits();
+    event("router.cut", device.id, device.peer().serial(), s.error().text());
+    device.close(s.error());
     return true;
   }
-  if (!device.lane->up()) return true;
+  if (!device.up()) return true;
   const wire::IdentityState standing = standing_of(device.id);
   bool as_before = true;
   if (device.card && (*device.card)->credential_epoch < standing.credential_epoch) {
@@ -87,14 +87,14 @@ bool Worker::enforce_device(Device& device, std::uint64_t& cut) {
     device.stale_since_ms = now_ms();
     ask_card(device);
   }
-  push_services(device);
+  if (device.lane != nullptr) push_services(device);
   return as_before;
 }
 
 std::uint64_t Worker::enforce_circuits() {
-  const auto allowed = [this](const HopSide* side, const std::string& service, bool dial) {
-    if (side == nullptr || side->lane() == nullptr) return true;  // not attached, over, or not here
-    const Device* device = find(*side->lane());
+  const auto allowed = [this](Side* side, const std::string& service, bool dial) {
+    if (side == nullptr) return true;         // not here
+    const Device* device = device_of(*side);  // null: not attached, or over
     return device == nullptr || (dial ? may_dial(*device, service) : may_bind(*device, service));
   };
   std::vector<Circuit*> denied;
@@ -109,7 +109,7 @@ std::uint64_t Worker::enforce_circuits() {
   }
   for (Circuit* circuit : without_host) {
     if (circuit->hosting_half()) {
-      circuit->hosting()->lane()->reset(*circuit->hosting(), wire::ResetCode::kPolicy);
+      circuit->hosting()->end(wire::ResetCode::kPolicy, {});
       refuse_hosted(*circuit, wire::SetupCode::kNoTerminator);
     } else {
       end_attempt(*circuit, wire::ResetCode::kPolicy);

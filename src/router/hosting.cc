@@ -21,7 +21,7 @@ bool Worker::send_order(Circuit& circuit, Device& host, wire::SetupFrame frame,
 }
 
 Result<Worker::Sealed> Worker::seal_answer(Circuit& circuit, ByteView payload) {
-  const Device& host = *find(*circuit.hosting()->lane());
+  const Device& host = *device_of(*circuit.hosting());
   const Candidate& asked = *circuit.host();
   TRY_ASSIGN(const auto frame, wire::decode_setup_ok_frame(payload));
   TRY_ASSIGN(auto answer, wire::decode_host_answer(frame.answer));
@@ -126,9 +126,9 @@ void Worker::on_hosting_mail(const CrossingPtr& crossing, Crossing::Mail& mail) 
   circuit->ended_beyond();
   if (circuit->open()) {
     end_sides(*circuit, *mail.reset);
-  } else if (circuit->hosting()->lane() != nullptr) {
+  } else {
     // At once: no answer of the host may find the half gone.
-    circuit->hosting()->lane()->reset(*circuit->hosting(), mail.reset->code);
+    circuit->hosting()->end(mail.reset->code, {});
   }
   retire(*circuit);
 }
@@ -143,12 +143,14 @@ void Worker::ask_host_for(const CrossingPtr& crossing, Crossing::Order order) {
   auto circuit = std::make_unique<Circuit>(*this, order.circuit, std::move(order.dialer));
   circuit->set_host(std::move(host));
   circuit->set_crossing(crossing, Crossing::End::kHosting);
-  if (!send_order(*circuit, *device,
-                  {.setup = std::move(order.setup),
-                   .route = std::move(order.route),
-                   .attempt = order.attempt},
-                  order.epoch))
-    return refuse(wire::SetupCode::kBusy);
+  const bool asked = order.call != nullptr
+                         ? ask_foreign_host(*circuit, *device, *order.call, order.attempt)
+                         : send_order(*circuit, *device,
+                                      {.setup = std::move(order.setup),
+                                       .route = std::move(order.route),
+                                       .attempt = order.attempt},
+                                      order.epoch);
+  if (!asked) return refuse(wire::SetupCode::kBusy);
   shared_.hosted.fetch_add(1, std::memory_order_relaxed);
   list(std::move(circuit));
 }
@@ -156,7 +158,7 @@ void Worker::ask_host_for(const CrossingPtr& crossing, Crossing::Order order) {
 Status Worker::on_hosted_answer(Circuit& circuit, ByteView payload) {
   TRY_ASSIGN(auto sealed, seal_answer(circuit, payload));
   if (sealed.code != wire::SetupCode::kNone) {
-    circuit.hosting()->lane()->reset(*circuit.hosting(), wire::ResetCode::kClosed);
+    circuit.hosting()->end(wire::ResetCode::kClosed, {});
     refuse_hosted(circuit, sealed.code);
     return {};
   }

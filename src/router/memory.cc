@@ -30,6 +30,13 @@ fabric::WindowConditions Worker::window_conditions(const lane::Lane& upstream) c
   return {.now_us = loop_.clock().mono_us(), .rtt_us = upstream.round_trip_us(), .most = most};
 }
 
+// The same of foreign ends, who know no credit: what they sent is here already.
+std::uint64_t Worker::most_waiting() const {
+  constexpr std::uint64_t kLeast = std::uint64_t{256} << 10U;
+  const std::uint64_t share = shared_.budget.free() / (shared_.circuits.size() + 1);
+  return std::clamp(share, kLeast, ForeignSide::kMaxWaiting);
+}
+
 void Worker::on_memory_scarce() {
   if (!mark_timer_.armed()) mark_timer_.arm(kMarkMs);
   if (shared_.budget.exhausted()) shared_.desk.memory_exhausted(index_);
@@ -37,7 +44,7 @@ void Worker::on_memory_scarce() {
 
 void Worker::mark_stalled() {
   for (const auto& circuit : circuits_) {
-    for (HopSide* side : {circuit->dialing(), circuit->hosting()}) {
+    for (Side* side : {circuit->dialing(), circuit->hosting()}) {
       if (side != nullptr) side->outlet().mark();
     }
   }
@@ -56,10 +63,10 @@ void Worker::shed() {
   std::size_t here = 0;
   for (const auto& circuit : circuits_) {
     Load load{.stalled = false, .chunks = 0, .circuit = circuit.get()};
-    for (HopSide* side : {circuit->dialing(), circuit->hosting()}) {
+    for (Side* side : {circuit->dialing(), circuit->hosting()}) {
       if (side == nullptr) continue;
       load.stalled |= side->outlet().stalled();
-      load.chunks += side->outlet().queued_chunks();
+      load.chunks += side->chunks();
     }
     if (load.chunks == 0) continue;
     here += load.chunks;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "edge/channel.h"
 #include "loop/loop.h"
 #include "router/accounts.h"
 #include "router/device.h"
@@ -22,6 +23,9 @@ struct Opening {
   Device* dialer = nullptr;
   Share share;
   std::uint32_t label = 0;  ///< the dialer's return label
+  /// Of a foreign dialer, whose circuit has no set-up and no label; of `setup` service and circuit
+  /// are set.
+  std::unique_ptr<edge::Connect> call;
   std::uint32_t attempt = 0;
   std::vector<CandidatePtr> candidates;  ///< best last
   wire::SetupErr last;                   ///< what the dialer hears when no candidate is left

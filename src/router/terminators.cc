@@ -7,26 +7,29 @@
 
 namespace sally::router {
 
-void Terminators::forget(const lane::Lane* lane, const std::string& device) {
-  const auto it = of_lane_.find(lane);
-  if (--it->second == 0) of_lane_.erase(it);
+void Terminators::forget(const Device* connection, const std::string& device) {
+  const auto it = on_.find(connection);
+  if (--it->second == 0) on_.erase(it);
   const auto own = of_device_.find(device);
   if (--own->second == 0) of_device_.erase(own);
   --size_;
 }
 
-std::optional<std::string> Terminators::put(wire::Terminator record, unsigned worker,
-                                            lane::Lane& lane) {
+std::optional<std::string> Terminators::put(wire::Terminator record, unsigned worker, Device& on,
+                                            std::optional<ForeignBinding> foreign,
+                                            CandidatePtr* before) {
   const std::lock_guard lock(mutex_);
   const auto known = by_service_.find(record.service);
   if (known != by_service_.end()) {
     for (Entry& e : known->second) {
       if (e.record.device != record.device || e.record.instance != record.instance) continue;
-      if (const auto old = of_lane_.find(e.at->lane); --old->second == 0) of_lane_.erase(old);
-      ++of_lane_[&lane];
+      if (before != nullptr) *before = e.at;
+      if (const auto old = on_.find(e.at->on); --old->second == 0) on_.erase(old);
+      ++on_[&on];
       Candidate at = *e.at;  // with its id and load: circuits opened before count on them
       at.worker = worker;
-      at.lane = &lane;
+      at.on = &on;
+      at.foreign = std::move(foreign);
       e.at = std::make_shared<const Candidate>(std::move(at));
       record.id = e.at->id;
       e.record = std::move(record);
@@ -37,14 +40,15 @@ std::optional<std::string> Terminators::put(wire::Terminator record, unsigned wo
       own != of_device_.end() && own->second >= kMaxPerDevice)
     return std::nullopt;
   ++of_device_[record.device];
-  ++of_lane_[&lane];
+  ++on_[&on];
   ++size_;
   Candidate at{.id = record.id,
                .service = record.service,
                .device = DeviceId(record.device),
                .instance = record.instance,
                .worker = worker,
-               .lane = &lane,
+               .on = &on,
+               .foreign = std::move(foreign),
                .load = std::make_shared<TerminatorLoad>()};
   auto& entries = by_service_[at.service];
   entries.push_back(
@@ -53,21 +57,21 @@ std::optional<std::string> Terminators::put(wire::Terminator record, unsigned wo
 }
 
 bool Terminators::remove(const std::string& service, const wire::InstanceId& instance,
-                         const lane::Lane& lane) {
+                         const Device& on) {
   const std::lock_guard lock(mutex_);
   const auto known = by_service_.find(service);
   if (known == by_service_.end()) return false;
   const bool any = erase_from(known->second, [&](const Entry& e) {
-    return e.at->lane == &lane && e.record.instance == instance;
+    return e.at->on == &on && e.record.instance == instance;
   });
   if (known->second.empty()) by_service_.erase(known);
   return any;
 }
 
-bool Terminators::remove_lane(const lane::Lane& lane) {
+bool Terminators::remove_all(const Device& on) {
   const std::lock_guard lock(mutex_);
-  if (!of_lane_.contains(&lane)) return false;
-  return erase_if([&](const Entry& e) { return e.at->lane == &lane; });
+  if (!on_.contains(&on)) return false;
+  return erase_if([&](const Entry& e) { return e.at->on == &on; });
 }
 
 std::vector<CandidatePtr> Terminators::choose(const std::string& service, Random& random) const {

@@ -14,11 +14,9 @@
 #include "base/random.h"
 #include "wire/messages.h"
 
-namespace sally::lane {
-class Lane;
-}
-
 namespace sally::router {
+
+struct Device;
 
 /// What is going on at one terminator: counted by the workers that dial it.
 /// Owner: shared by its entry and its circuits. Thread: any. Never fails.
@@ -42,6 +40,12 @@ class TerminatorLoad {
   std::atomic<std::uint32_t> failures_{0};  // in a row
 };
 
+/// Of a foreign host: what its SDK knows the binding by.
+struct ForeignBinding {
+  std::uint32_t conn = 0;
+  std::string instance;  ///< by which a dial may ask for it; empty: it has no name
+};
+
 /// One place where a service is hosted, as a dial sees it. Immutable; a binding that changes is
 /// another one.
 struct Candidate {
@@ -49,30 +53,35 @@ struct Candidate {
   std::string service;
   DeviceId device;
   wire::InstanceId instance{};
-  unsigned worker = 0;         ///< whose the host's lane is
-  lane::Lane* lane = nullptr;  ///< that worker's thread only, and only until it removes the lane
+  unsigned worker = 0;   ///< whose the host's connection is
+  Device* on = nullptr;  ///< that worker's thread only, and only until it removes the connection
+  std::optional<ForeignBinding> foreign;
   std::shared_ptr<TerminatorLoad> load;
 };
 using CandidatePtr = std::shared_ptr<const Candidate>;
 
 /// Soft state: who hosts what at this router, on which worker.
 /// Owner: the router. Thread: any; one lock, held while the terminators of one service are ranked,
-/// or one pass over all when a lane goes, a policy changes or the list is reported. A worker adds
-/// and removes what stands on its own lanes only. Failure: caps; a device with too many is refused.
+/// or one pass over all when a connection goes, a policy changes or the list is reported. A worker
+/// adds and removes what stands on its own connections only. Failure: caps; a device with too many
+/// is refused.
 class Terminators {
  public:
   static constexpr std::size_t kMaxPerDevice = 1'000;
   /// Bytes of a report, below what a control message may have.
   static constexpr std::size_t kMaxReport = std::size_t{6} << 20U;
 
-  /// Replaces the entry of the same service, device and instance, whichever lane has it, and keeps
-  /// its id. The entry's id; none when the device has too many, on all its lanes.
-  std::optional<std::string> put(wire::Terminator record, unsigned worker, lane::Lane& lane);
-  bool remove(const std::string& service, const wire::InstanceId& instance, const lane::Lane& lane);
-  /// All of a lane that is gone; true when there was one.
-  bool remove_lane(const lane::Lane& lane);
-  /// Those of `worker`'s lanes for which `f(const Candidate&)`, which must not come back here, is
-  /// true. True when one was removed.
+  /// Replaces the entry of the same service, device and instance, whichever connection has it
+  /// (`before`), and keeps its id. The entry's id; none when the device has too many, on all of
+  /// them.
+  std::optional<std::string> put(wire::Terminator record, unsigned worker, Device& on,
+                                 std::optional<ForeignBinding> foreign = std::nullopt,
+                                 CandidatePtr* before = nullptr);
+  bool remove(const std::string& service, const wire::InstanceId& instance, const Device& on);
+  /// All of a connection that is gone; true when there was one.
+  bool remove_all(const Device& on);
+  /// Those of `worker`'s connections for which `f(const Candidate&)`, which must not come back
+  /// here, is true. True when one was removed.
   template <typename F>
   bool remove_if(unsigned worker, F f) {
     const std::lock_guard lock(mutex_);
@@ -105,16 +114,16 @@ class Terminators {
   bool erase_from(std::vector<Entry>& entries, F f) {
     const auto n = std::erase_if(entries, [&](const Entry& e) {
       if (!f(e)) return false;
-      forget(e.at->lane, e.record.device);
+      forget(e.at->on, e.record.device);
       return true;
     });
     return n != 0;
   }
-  void forget(const lane::Lane* lane, const std::string& device);
+  void forget(const Device* on, const std::string& device);
 
   mutable std::mutex mutex_;  // all below
   std::unordered_map<std::string, std::vector<Entry>> by_service_;
-  std::unordered_map<const lane::Lane*, std::size_t> of_lane_;
+  std::unordered_map<const Device*, std::size_t> on_;
   std::unordered_map<std::string, std::size_t> of_device_;
   std::size_t size_ = 0;
 };

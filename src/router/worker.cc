@@ -35,6 +35,7 @@ Worker::~Worker() {
   circuits_.clear();
   retired_.clear();
   lanes_.clear();
+  channels_.clear();
 }
 
 Result<std::shared_ptr<const tls::Context>> Worker::make_context() const {
@@ -45,7 +46,9 @@ Result<std::shared_ptr<const tls::Context>> Worker::make_context() const {
                              .issuing = options().anchors.issuing,
                              .network = NetworkId(options().network),
                              .roles = {tls::Role::kDevice},
-                             .alpn = {std::string(lane::kAlpnEdge)},
+                             // Some foreign SDKs name theirs, most name none.
+                             .alpn = {std::string(lane::kAlpnEdge), "ziti-edge"},
+                             .alpn_optional = true,
                              .peer_certificate = tls::PeerCertificate::kRequired,
                              .admit = [this](const tls::PeerIdentity& peer) { return admit(peer); },
                              .clock = &loop_.clock()};
@@ -143,6 +146,7 @@ void Worker::accept(std::unique_ptr<tls::Stream> stream) {
               {{"device", stream->peer()->id()}, {"why", s.error().text()}});
     return;
   }
+  if (stream->session().alpn() != lane::kAlpnEdge) return accept_foreign(std::move(stream));
   auto device = std::make_unique<Device>();
   device->id = stream->peer()->id();
   device->share = shared_.devices.open(device->id, Use::kLane);
@@ -165,6 +169,18 @@ void Worker::accept(std::unique_ptr<tls::Stream> stream) {
 Device* Worker::find(const lane::Lane& lane) const {
   const auto it = lanes_.find(&lane);
   return it == lanes_.end() ? nullptr : it->second.get();
+}
+
+Device* Worker::find(const edge::Channel& channel) const {
+  const auto it = channels_.find(&channel);
+  return it == channels_.end() ? nullptr : it->second.get();
+}
+
+Device* Worker::device_of(Side& side) const {
+  if (const HopSide* hop = side.on_lane(); hop != nullptr)
+    return hop->lane() == nullptr ? nullptr : find(*hop->lane());
+  const ForeignSide* foreign = side.foreign();
+  return foreign->channel() == nullptr ? nullptr : find(*foreign->channel());
 }
 
 std::size_t Worker::labels() const {
@@ -206,17 +222,21 @@ bool Worker::use_card(Device& device, const Bytes& envelope) {
   }
   if ((*card)->attr_epoch < standing_of(device.id).attr_epoch) return false;
   shared_.cards.put(*card, envelope);
-  if (const Status s = trust::check_key(*card, device.lane->peer().leaf()); !s) {
+  if (const Status s = trust::check_key(*card, device.peer().leaf()); !s) {
     counters_.devices_refused.add();
     log::warn("router.device_refused", {{"device", device.id}, {"why", s.error().text()}});
-    event("router.device_key_only", device.id, device.lane->peer().serial(), s.error().text());
+    event("router.device_key_only", device.id, device.peer().serial(), s.error().text());
     device.card.reset();
-    device.lane->close(Error(Errc::kDeviceKeyOnly, device.id));
-    return true;  // of use, though not to this lane
+    device.close(Error(Errc::kDeviceKeyOnly, device.id));
+    return true;  // of use, though not to this connection
   }
   device.card.emplace(std::move(*card));
   device.card_envelope = envelope;
   device.stale_since_ms = 0;
+  if (device.foreign != nullptr) {
+    end_hello_wait(device);
+    return true;
+  }
   push_services(device);  // first: it brings the signers that vouch for the card
   device.lane->send_control({wire::CardUpdate{.card = device.card_envelope}});
   return true;
@@ -224,24 +244,31 @@ bool Worker::use_card(Device& device, const Bytes& envelope) {
 
 void Worker::on_card_reply(const wire::CardReply& reply) {
   bool changed = false;
-  for (auto& [lane, device] : lanes_) {
-    if (device->id != reply.id || !lane->up()) continue;
-    const bool had = device->card.has_value();
-    changed |= use_card(*device, reply.card) && had;
-  }
+  each_device([&](Device& device) {
+    const bool waits = device.foreign != nullptr && device.foreign->card != nullptr;
+    if (device.id != reply.id || (!device.up() && !waits)) return;
+    const bool had = device.card.has_value();
+    changed |= use_card(device, reply.card) && had;
+  });
   // A first card takes nothing away.
   if (changed) enforce_cards();
 }
 
+// What its record's end-to-end protection leaves to a foreign end: all but our own.
+static bool open_to(const Device& device, const replica::ServiceView& service) {
+  return device.foreign == nullptr || service.record.e2e == wire::E2e::kCompatible ||
+         service.record.e2e == wire::E2e::kNone;
+}
+
 bool Worker::may_dial(const Device& device, const std::string& service) const {
   const auto* known = state().service(service, now_ms());
-  return known != nullptr && device.card &&
+  return known != nullptr && device.card && open_to(device, *known) &&
          policy::may_dial(trust::subject(**device.card), known->record.dial);
 }
 
 bool Worker::may_bind(const Device& device, const std::string& service) const {
   const auto* known = state().service(service, now_ms());
-  return known != nullptr && device.card &&
+  return known != nullptr && device.card && open_to(device, *known) &&
          policy::may_bind(trust::subject(**device.card), known->record.bind);
 }
 
@@ -268,7 +295,7 @@ void Worker::on_lane_control(lane::Lane& lane, wire::Control&& message) {
   if (auto* renew = std::get_if<wire::Renew>(&message.member))
     return on_renew(device, std::move(*renew));
   if (const auto* unbind = std::get_if<wire::Unbind>(&message.member)) {
-    if (shared_.terminators.remove(unbind->service, unbind->instance, lane))
+    if (shared_.terminators.remove(unbind->service, unbind->instance, device))
       return shared_.desk.report_terminators(index_);
     // An end of what is not there happens after a race, not in a flood.
     if (!device.share.account().may_bind_now(loop_.clock().mono_us()))
@@ -354,7 +381,7 @@ void Worker::on_bind(Device& device, const wire::Bind& bind) {
                           .issuing = device.lane->peer().issuer().der(),
                           .cost = bind.cost,
                           .precedence = bind.precedence};
-  const auto id = shared_.terminators.put(std::move(record), index_, *device.lane);
+  const auto id = shared_.terminators.put(std::move(record), index_, device);
   if (!id) return refuse(wire::SetupCode::kBusy, "too many bindings on one connection");
   log::info("router.bound",
             {{"device", device.id}, {"service", bind.service}, {"terminator", *id}});
@@ -369,29 +396,37 @@ void Worker::on_lane_down(lane::Lane& lane, const Error& why) {
   lanes_.erase(it);
   shared_.lanes.fetch_sub(1, std::memory_order_relaxed);
   log::info("router.device_down", {{"device", device->id}, {"why", why.text()}});
-  if (shared_.terminators.remove_lane(lane)) shared_.desk.report_terminators(index_);
+  forget(*device);
+}
+
+// Nothing stands on its connection any more.
+void Worker::forget(Device& device) {
+  if (shared_.terminators.remove_all(device)) shared_.desk.report_terminators(index_);
   // Set-ups of this dialer that no host has answered: nobody waits any more.
   std::vector<Circuit*> orphans;
   for (const auto& circuit : circuits_) {
-    if (circuit->opening != nullptr && circuit->opening->dialer == device.get())
+    if (circuit->opening != nullptr && circuit->opening->dialer == &device)
       orphans.push_back(circuit.get());
   }
-  for (Circuit* circuit : orphans) {
-    end_attempt(*circuit, wire::ResetCode::kLaneLost);
-    retire(*circuit);
-  }
+  for (Circuit* circuit : orphans) on_dialer_gone(*circuit);
+}
+
+void Worker::on_dialer_gone(Circuit& circuit) {
+  if (circuit.place == Circuit::kNowhere) return;
+  end_attempt(circuit, wire::ResetCode::kLaneLost);
+  retire(circuit);
 }
 
 Worker::Figures Worker::figures() {
   Figures f{.accepted = acceptor_->counters(),
             .handshakes = acceptor_->handshakes_in_flight(),
-            .lanes = lanes_.size(),
+            .lanes = lanes_.size() + channels_.size(),
             .chunks_used = pool_.in_use(),
             .chunks_idle = pool_.idle()};
   for (const auto& circuit : circuits_) {
     (circuit->hosting_half() ? f.hosted : circuit->opening != nullptr ? f.opening : f.open) += 1;
     std::uint64_t queued = 0;
-    for (HopSide* side : {circuit->dialing(), circuit->hosting()})
+    for (Side* side : {circuit->dialing(), circuit->hosting()})
       if (side != nullptr) queued += side->outlet().queued();
     f.waiting += queued != 0 ? 1 : 0;
     f.queued_bytes += queued;
@@ -407,23 +442,24 @@ std::vector<wire::UsageEntry> Worker::take_usage() {
 void Worker::on_upkeep() {
   const std::int64_t now = now_ms();
   bool dropped = false;
-  for (auto& [lane, device] : lanes_) {
-    if (!lane->up()) continue;
-    if (device->card && (*device->card)->not_after_ms <= now) {
-      log::warn("router.card_expired", {{"device", device->id}});
-      device->card.reset();
+  each_device([&](Device& device) {
+    if (!device.up()) return;
+    if (device.foreign != nullptr && device.foreign->ends_ms <= now)
+      return device.close(Error(trust::Errc::kExpired, "the session's token"));
+    if (device.card && (*device.card)->not_after_ms <= now) {
+      log::warn("router.card_expired", {{"device", device.id}});
+      device.card.reset();
       dropped = true;
     }
-    if (device->card && device->stale_since_ms != 0 &&
-        now - device->stale_since_ms > kStaleCardMs) {
-      log::warn("router.card_stale", {{"device", device->id}});
-      device->card.reset();
+    if (device.card && device.stale_since_ms != 0 && now - device.stale_since_ms > kStaleCardMs) {
+      log::warn("router.card_stale", {{"device", device.id}});
+      device.card.reset();
       dropped = true;
     }
-    if (!device->card || device->stale_since_ms != 0 ||
-        (*device->card)->not_after_ms - now < kCardRefreshMs)
-      ask_card(*device);
-  }
+    if (!device.card || device.stale_since_ms != 0 ||
+        (*device.card)->not_after_ms - now < kCardRefreshMs)
+      ask_card(device);
+  });
   if (dropped) enforce_cards();
   rest();
   upkeep_timer_.arm(kUpkeepMs);

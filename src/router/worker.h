@@ -81,7 +81,7 @@ struct Shared {
 /// The data plane of one core: a listener, lanes of devices, what is theirs of circuits, policy
 /// from the replicated state. Owner: the Router. Thread: its loop's. Failure: a misbehaving peer
 /// loses its lane.
-class Worker final : public lane::LaneOwner, public CircuitOwner {
+class Worker final : public lane::LaneOwner, public edge::ConnectionOwner, public CircuitOwner {
  public:
   Worker(loop::Loop& loop, Random& random, Shared& shared, unsigned index);
   ~Worker() override;
@@ -132,6 +132,17 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
   void on_lane_setup(lane::Lane& lane, std::uint32_t label, ByteView payload) override;
   void on_lane_down(lane::Lane& lane, const Error& why) override;
 
+  // edge::ConnectionOwner
+  void on_hello(edge::Channel& channel, const edge::Hello& hello) override;
+  void on_connect(edge::Channel& channel, edge::Connect connect) override;
+  void on_bind(edge::Channel& channel, edge::Bind bind) override;
+  void on_unbind(edge::Channel& channel, std::uint32_t bind) override;
+  void on_update_bind(edge::Channel& channel, std::uint32_t bind, std::optional<std::uint16_t> cost,
+                      std::optional<std::uint8_t> precedence) override;
+  void on_health(edge::Channel& channel, std::uint32_t bind, bool passed) override;
+  bool on_update_token(edge::Channel& channel, const std::string& token) override;
+  void on_channel_down(edge::Channel& channel, const Error& why) override;
+
   // CircuitOwner
   Status on_circuit_answer(Circuit& circuit, ByteView payload) override;
   void on_circuit_refused(Circuit& circuit, const wire::SetupErr& err) override;
@@ -140,6 +151,10 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
   [[nodiscard]] fabric::WindowConditions window_conditions(
       const lane::Lane& upstream) const override;
   void on_memory_scarce() override;
+  void on_foreign_answer(Circuit& circuit, Bytes key) override;
+  void on_dialer_gone(Circuit& circuit) override;
+  [[nodiscard]] std::uint64_t most_waiting() const override;
+  [[nodiscard]] ChunkPool& pool() override { return pool_; }
   [[nodiscard]] const ChunkBudget& budget() const override { return shared_.budget; }
 
  private:
@@ -148,6 +163,14 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
   [[nodiscard]] std::int64_t now_ms() const { return loop_.clock().unix_ms(); }
   [[nodiscard]] trust::Context trust_context() const;
   [[nodiscard]] Device* find(const lane::Lane& lane) const;
+  [[nodiscard]] Device* find(const edge::Channel& channel) const;
+  [[nodiscard]] Device* device_of(Side& side) const;
+  template <typename F>
+  void each_device(F f) {
+    for (auto& [lane, device] : lanes_) f(*device);
+    for (auto& [channel, device] : channels_) f(*device);
+  }
+  void forget(Device& device);
   void event(std::string code, std::string actor, std::string subject, std::string text);
   // worker.cc: lanes, cards, services, binds
   [[nodiscard]] Result<std::shared_ptr<const tls::Context>> make_context() const;
@@ -183,7 +206,8 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
   /// False: the next one.
   [[nodiscard]] bool ask_host_here(Circuit& circuit, Bytes route, std::uint32_t attempt);
   void ask_host_beyond(Circuit& circuit, Bytes route, std::uint32_t attempt);
-  void open(Circuit& circuit, ByteView sealed_answer);
+  /// `answer`: sealed; to a foreign dialer the host's key.
+  void open(Circuit& circuit, ByteView answer);
   void give_up(Circuit& circuit);
   /// The asked host's side, wherever it is, ends; the circuit may try another one.
   static void end_attempt(Circuit& circuit, wire::ResetCode code);
@@ -191,6 +215,24 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
   void end_circuit(Circuit& circuit, wire::ResetCode code, const std::string& text);
   void list(std::unique_ptr<Circuit> circuit);
   void retire(Circuit& circuit);
+  // foreign.cc, foreign_dials.cc: foreign ends
+  void accept_foreign(std::unique_ptr<tls::Stream> stream);
+  [[nodiscard]] Status check_hello(Device& device, const std::string& token);
+  void end_hello_wait(Device& device);
+  void refuse_foreign(Device& device, const Error& why, bool busy);
+  /// A token to dial or to host, of this device's session: the service it is for.
+  Result<const replica::ServiceView*> check_token(const Device& device, const std::string& token,
+                                                  wire::SessionUse use,
+                                                  edge::Failure& failure) const;
+  [[nodiscard]] std::optional<edge::Failure> begin_foreign(Device& device, edge::Connect connect);
+  [[nodiscard]] std::optional<edge::Failure> bind_foreign(Device& device, const edge::Bind& bind);
+  void update_hosting(Device& device, Foreign::Hosting& hosting);
+  void end_lost_bindings();
+  [[nodiscard]] edge::Call call_of(const Circuit& circuit) const;
+  [[nodiscard]] bool ask_foreign_host(Circuit& circuit, Device& host, const edge::Call& call,
+                                      std::uint32_t attempt);
+  void open_foreign(Circuit& circuit, ByteView key);
+  void refuse_foreign_dial(Circuit& circuit);
   // hosting.cc: the host's side, and circuits between workers
   struct Sealed {
     wire::SetupCode code = wire::SetupCode::kNone;  ///< kNone: `answer` is good
@@ -223,6 +265,7 @@ class Worker final : public lane::LaneOwner, public CircuitOwner {
   UsageTable usage_;
   std::unique_ptr<tls::Acceptor> acceptor_;
   std::map<const lane::Lane*, std::unique_ptr<Device>> lanes_;
+  std::map<const edge::Channel*, std::unique_ptr<Device>> channels_;
   std::vector<std::unique_ptr<Circuit>> circuits_;  // those that stand for another worker's too
   struct Held {
     CrossingPtr crossing;
