@@ -37,9 +37,9 @@ constexpr Meaning kMeanings[] = {
     {"api.bad_json", 400, "send a JSON object"},
     {"api.bad_field", 400, "the message names the member; openapi/fleet.yaml has all of them"},
     {"api.bad_name", 400, "1 to 64 of A-Z a-z 0-9 . _ -, first a letter or digit"},
-    {"api.unknown", 404, "list what there is: sally device|service|router|admin list"},
+    {"api.unknown", 404, "list what there is: sally device|service|router|admin|cert list"},
     {"api.taken", 409, "choose another name, or remove the old one first"},
-    {"api.in_use", 409, "remove what needs it first"},
+    {"api.in_use", 409, "the message names what is in the way"},
     {"api.last_admin", 409, "add another admin first: sally admin add NAME"},
     {"store.not_found", 404, "list what there is"},
     {"store.conflict", 409, "it exists already"},
@@ -72,8 +72,12 @@ Response error_response(const Error& e) {
   json::object error;
   error["code"] = e.code();
   // The text of an internal failure is for our log.
-  error["message"] = known ? e.context().substr(0, e.context().find('\n')) : "internal error";
-  error["fix"] = known ? m->fix : std::string_view("look into the controller's log");
+  // Who failed may know better what to do: after the first line.
+  const auto line = e.context().find('\n');
+  error["message"] = known ? e.context().substr(0, line) : "internal error";
+  error["fix"] = !known                      ? "look into the controller's log"
+                 : line == std::string::npos ? std::string(m->fix)
+                                             : e.context().substr(line + 1);
   Response r;
   r.status = known ? m->status : 500;
   r.headers.emplace_back("content-type", "application/json");

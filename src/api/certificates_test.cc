@@ -53,6 +53,9 @@ TEST_F(CertificatesTest, AreListedShownAndRenewedOnWish) {
   EXPECT_EQ(text(mine[0].as_object(), "serial"), leaf->serial_hex());
   EXPECT_EQ(text(mine[0].as_object(), "state"), "active");
   EXPECT_EQ(text(mine[0].as_object(), "name"), "pump");
+  EXPECT_EQ(code(call(404, "GET", "/fleet/v1/certificates?identity=nobody")), "api.unknown");
+  EXPECT_EQ(
+      call(200, "GET", "/fleet/v1/certificates?identity=ctrl-1").at("items").as_array().size(), 1u);
   EXPECT_EQ(call(200, "GET", "/fleet/v1/certificates?identity=pump&ends_within_s=86400")
                 .at("items")
                 .as_array()

@@ -53,6 +53,10 @@ Result<json::value> list(Call& c) {
     const auto identity = find_any(c, *of);
     if (!identity && !identity.error().is(Errc::kUnknown)) return fail(identity.error());
     q.identity = identity ? identity->id : *of;
+    if (!identity) {
+      TRY_ASSIGN(const auto theirs, c.tx.certificates_of(q.identity));
+      if (theirs.empty()) return fail(identity.error());
+    }
   }
   if (query_value(c.request.query, "all") == "1") q.after_s = 0;
   if (const auto within = query_value(c.request.query, "ends_within_s")) {
@@ -85,7 +89,8 @@ Result<json::value> renew(Call& c) {
   TRY_ASSIGN(const auto i, find_identity(c, kind, c.params[0]));
   TRY_ASSIGN(const auto within_s, opt_int(c.body, "within_s", 0, 0, kMaxWithinS));
   if (i.standing != store::Standing::kActive)
-    return fail(Errc::kInUse, "'" + i.name + "' is " + std::string(standing_name(i.standing)));
+    return fail(Errc::kInUse, "'" + i.name + "' is " + std::string(standing_name(i.standing)) +
+                                  "\nput it back into service first: sally resume " + i.name);
   TRY(c.audit("certificate.renew_asked", i.id, {{"name", i.name}, {"within_s", within_s}}));
   c.on_commit = [&live = c.deps.live, id = i.id, within_s] { live.renew_now(id, within_s * 1000); };
   TRY_ASSIGN(const auto certs, c.tx.certificates_of(i.id));

@@ -179,10 +179,11 @@ Result<json::value> verify(Call& c) {
     // it.
     TRY_ASSIGN(const auto last, c.tx.audit_rows(0, 1));
     TRY_ASSIGN(const auto base, c.tx.audit_base());
+    const auto seq = last.empty() ? base.seq : last.front().seq;
     return json::object{{"ok", true},
-                        {"rows", *rows},
+                        {"rows", seq - base.seq},
                         {"after", base.seq},
-                        {"seq", last.empty() ? 0 : last.front().seq},
+                        {"seq", seq},
                         {"head", last.empty() ? std::string() : to_hex(last.front().hash)}};
   }
   const Error& e = rows.error();

@@ -27,7 +27,8 @@ json::object shown(const store::Identity& i, store::Standing standing) {
 Result<json::value> suspend(Call& c) {
   TRY_ASSIGN(const auto i, find_identity(c, store::Kind::kDevice, c.params[0]));
   if (i.standing == store::Standing::kRevoked)
-    return fail(Errc::kInUse, "'" + i.name + "' is revoked; there is nothing to suspend");
+    return fail(Errc::kInUse, "'" + i.name + "' is revoked; there is nothing to suspend" +
+                                  "\nput it back first: sally resume " + i.name);
   TRY(pki::suspend_identity(*c.write, i, c.now_ms));
   TRY_ASSIGN(auto keys, keys_of(c, i.id));
   TRY(c.audit("device.suspend", i.id, {{"certificates", std::move(keys)}}));
@@ -65,7 +66,8 @@ Result<json::value> revoke_certificate(Call& c) {
   if (!named) return fail(Errc::kUnknown, "no certificate with the serial " + c.params[0]);
   TRY_ASSIGN(const auto reason, reason_of(c.body));
   if (named->profile == "controller" || named->profile == "signer")
-    return fail(Errc::kInUse, "this certificate is the network's own, and renews itself");
+    return fail(Errc::kInUse,
+                "this certificate is the network's own, and renews itself\nnothing is to be done");
   TRY_ASSIGN(auto rows, c.tx.certificates_of(named->identity));
   std::erase_if(rows, [&](const store::CertificateRow& r) {
     return r.serial != named->serial &&
@@ -74,14 +76,17 @@ Result<json::value> revoke_certificate(Call& c) {
   json::array keys;
   for (const auto& r : rows) {
     if (r.serial == c.request.caller->serial)
-      return fail(Errc::kInUse, "you are using this certificate: let another admin do it");
+      return fail(Errc::kInUse, "you are using this certificate\nlet another admin do it");
     TRY(pki::revoke_certificate(*c.write, r, c.now_ms, false, reason));
     keys.push_back(json::object{{"serial", r.serial}, {"key", r.key_hash}});
   }
   TRY(c.audit("certificate.revoke", named->identity,
               {{"reason", store::reason_name(reason)}, {"certificates", keys}}));
-  return json::object{
-      {"serial", named->serial}, {"identity", named->identity}, {"certificates", keys.size()}};
+  TRY_ASSIGN(const auto owner, c.tx.identity(named->identity));
+  return json::object{{"serial", named->serial},
+                      {"identity", named->identity},
+                      {"name", owner ? owner->name : named->identity},
+                      {"certificates", keys.size()}};
 }
 
 Result<json::value> revoke_batch(Call& c) {

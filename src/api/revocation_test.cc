@@ -41,7 +41,9 @@ TEST_F(ApiTest, RevokedForGoodAndBackWithoutWhatItHad) {
   const auto shown = call(200, "GET", "/fleet/v1/devices/pump");
   EXPECT_EQ(text(shown.at("certificates").as_array().at(0).as_object(), "reason"),
             "key-compromise");
-  EXPECT_EQ(code(call(409, "POST", "/fleet/v1/devices/pump/suspend")), "api.in_use");
+  const auto revoked = call(409, "POST", "/fleet/v1/devices/pump/suspend");
+  EXPECT_EQ(code(revoked), "api.in_use");
+  EXPECT_EQ(text(revoked.at("error").as_object(), "fix"), "put it back first: sally resume pump");
   EXPECT_EQ(code(call(409, "POST", "/fleet/v1/tokens", {{"identity", "pump"}})),
             "pki.identity_inactive");
 

@@ -97,6 +97,9 @@ Status cert_renew(const Common& c, const std::string& name) {
   auto asked = fleet.post("/fleet/v1/devices" + of, json::object());
   if (!asked && exit_of(asked.error().code()) == kNotFound)
     asked = fleet.post("/fleet/v1/routers" + of, json::object());
+  if (!asked && exit_of(asked.error().code()) == kNotFound)
+    return fail(Errc::kNotFound,
+                "no device or router '" + name + "'\nlist what there is: sally device|router list");
   if (!asked) return fail(asked.error());
   const std::string id = text_of(asked->get_object(), "id");
   const std::string before = text_of(asked->get_object(), "serial");
@@ -118,7 +121,8 @@ Status cert_renew(const Common& c, const std::string& name) {
   if (!renewed)
     return fail(Errc::kUnreachable,
                 name +
-                    " was asked and has not renewed: it is off line, or its client cannot"
+                    " was asked and has not renewed: it is off line, its client cannot, or it did "
+                    "so less than a minute ago"
                     "\na device whose certificate has ended needs: sally device token " +
                     name,
                 Source::kPeer, true);

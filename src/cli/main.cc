@@ -26,6 +26,7 @@ constexpr char kExits[] =
     "Exit codes: 0 ok, 1 failed, 2 usage, 3 denied, 4 not found, 5 conflict, 6 unreachable (try "
     "again), 7 verification failed, 130 interrupted.";
 
+constexpr char kSerialHelp[] = "Its serial number, in hex: sally cert list";
 constexpr char kTokenHelp[] =
     "The token, a file that holds it, or '-' for standard input: those two keep it out of the list "
     "of processes";
@@ -218,6 +219,9 @@ class Tree {
       name(c, "NAME", "The device or router, by name or id");
     };
     renew(*cert, "cert renew pump-17");
+    revoke(*cert, {RevokeOptions::What::kCertificate, "revoke",
+                   "One certificate, at once: the same as sally revoke cert",
+                   "cert revoke 4f6e...b2", "SERIAL", kSerialHelp});
     renew(app_, "renew pump-17");
   }
 
@@ -313,43 +317,45 @@ class Tree {
     name(deny, "SERVICE", "The service");
   }
 
+  struct RevokeRow {
+    RevokeOptions::What what;
+    const char* name;
+    const char* help;
+    const char* example;
+    const char* argument;
+    const char* argument_help;
+  };
+  void revoke(CLI::App& under, const RevokeRow& r) {
+    auto* c =
+        command(under, r.name, r.help, r.example, [this, what = r.what](const Common& common) {
+          a_.revoke.what = what;
+          a_.revoke.name = a_.name;
+          a_.revoke.yes = a_.yes;
+          return cli::revoke(common, a_.revoke);
+        });
+    name(c, r.argument, r.argument_help);
+    yes(c);
+    if (r.what == RevokeOptions::What::kCa) return;  // it can have one reason only
+    c->add_option("--reason", a_.revoke.reason, "As certificates have it (default: unspecified)")
+        ->check(CLI::IsMember({"unspecified", "key-compromise", "affiliation-changed", "superseded",
+                               "cessation-of-operation", "privilege-withdrawn"}));
+  }
   void revocation() {
     auto* noun_revoke = noun("revoke", "End something early, on every router at once");
-    struct Row {
-      RevokeOptions::What what;
-      const char* name;
-      const char* help;
-      const char* example;
-      const char* argument;
-      const char* about;
-    };
     using What = RevokeOptions::What;
-    for (const Row& r :
-         {Row{What::kDevice, "device",
-              "A device: certificates, cards and tokens die, its connections are cut",
-              "revoke device pump-17 --reason key-compromise", "NAME", "The device, by name or id"},
-          Row{What::kCertificate, "cert",
-              "One certificate; for key-compromise every one with the same key",
-              "revoke cert 4f6e...b2", "SERIAL", "Its serial number, in hex: sally cert list"},
-          Row{What::kBatch, "batch", "All devices that were added with --batch BATCH",
-              "revoke batch line-7", "BATCH", "As it was named then: sally device show"},
-          Row{What::kCa, "ca", "A CA of devices and all it issued; a new one takes over",
-              "revoke ca devices-1", "CA",
-              "As its certificates name it: devices-1 is the first"}}) {
-      auto* c = command(*noun_revoke, r.name, r.help, r.example,
-                        [this, what = r.what](const Common& common) {
-                          a_.revoke.what = what;
-                          a_.revoke.name = a_.name;
-                          a_.revoke.yes = a_.yes;
-                          return cli::revoke(common, a_.revoke);
-                        });
-      name(c, r.argument, r.about);
-      yes(c);
-      if (r.what == What::kCa) continue;  // it can have one only
-      c->add_option("--reason", a_.revoke.reason, "As certificates have it (default: unspecified)")
-          ->check(CLI::IsMember({"unspecified", "key-compromise", "affiliation-changed",
-                                 "superseded", "cessation-of-operation", "privilege-withdrawn"}));
-    }
+    for (const RevokeRow& r :
+         {RevokeRow{What::kDevice, "device",
+                    "A device: certificates, cards and tokens die, its connections are cut",
+                    "revoke device pump-17 --reason key-compromise", "NAME",
+                    "The device, by name or id"},
+          RevokeRow{What::kCertificate, "cert",
+                    "One certificate; for key-compromise every one with the same key",
+                    "revoke cert 4f6e...b2", "SERIAL", kSerialHelp},
+          RevokeRow{What::kBatch, "batch", "All devices that were added with --batch BATCH",
+                    "revoke batch line-7", "BATCH", "As it was given to sally device add"},
+          RevokeRow{What::kCa, "ca", "A CA of devices and all it issued; a new one takes over",
+                    "revoke ca devices-1", "CA", "Its name with its generation: devices-1"}})
+      revoke(*noun_revoke, r);
     auto* suspend =
         command(app_, "suspend", "Cut a device off until `sally resume`", "suspend pump-17",
                 [this](const Common& c) { return cli::suspend(c, a_.name); });

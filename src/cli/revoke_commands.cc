@@ -31,7 +31,7 @@ Status revoke(const Common& c, const RevokeOptions& o) {
     case RevokeOptions::What::kCertificate:
       TRY(confirm("Revoke certificate " + o.name + " and cut what is up with it", o.yes));
       return change(c, at("certificates", o.name) + "/revoke", body, [&](const json::object& r) {
-        return cell(r, "certificates") + " certificates of " + cell(r, "identity") + " revoked";
+        return cell(r, "certificates") + " certificates of " + cell(r, "name") + " revoked";
       });
     case RevokeOptions::What::kBatch:
       TRY(confirm("Revoke all devices of batch " + o.name + " and cut their connections", o.yes));

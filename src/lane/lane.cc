@@ -555,7 +555,8 @@ Status Lane::on_control_frame(const wire::FrameHeader& header, ByteView payload)
   const Bytes joined = std::exchange(control_in_, {});
   TRY_ASSIGN(auto message, wire::decode_control(joined.empty() ? payload : ByteView(joined)));
   if (const auto* refused = std::get_if<wire::Refused>(&message.member)) {
-    go_down(Error(Errc::kRefused, refused->code + ": " + refused->text));
+    go_down(Error(Errc::kRefused,
+                  refused->text.empty() ? refused->code : refused->code + ": " + refused->text));
     return {};
   }
   if (const auto* hello = std::get_if<wire::Hello>(&message.member)) return on_hello(*hello);

@@ -50,7 +50,14 @@ def test_renew_now_reaches_a_device_and_the_router_under_a_running_flow(net):
     assert off.value.exit == 6
     with pytest.raises(Failed) as nobody:
         net.sally("renew", "nobody")
+    assert nobody.value.exit == 4 and nobody.value.error["message"] == "no device or router 'nobody'"
+    with pytest.raises(Failed) as nobody:
+        net.sally("cert", "list", "nobody")
     assert nobody.value.exit == 4
+    # By the noun as by the verb.
+    done = net.sally("cert", "revoke", fresh["serial"], "--yes")[0]
+    assert done["name"] == "pump" and done["certificates"] == 1
+    assert net.sally("cert", "show", fresh["serial"])[0]["state"] == "revoked"
 
 
 def test_the_audit_is_checked_far_from_home_and_names_what_was_done_to_it(net, tmp_path):
@@ -83,7 +90,8 @@ def test_the_audit_is_checked_far_from_home_and_names_what_was_done_to_it(net, t
 
 
 def test_the_live_store_names_the_row(net):
-    assert net.sally("audit", "verify")[0]["ok"] is True
+    whole = net.sally("audit", "verify")[0]
+    assert whole["ok"] is True and whole["rows"] == whole["seq"] and whole["after"] == 0
     with sqlite3.connect(net.context / "controller/controller.db", timeout=30) as db:
         kept = db.execute("SELECT subject FROM audit WHERE seq=3").fetchone()[0]
         db.execute("UPDATE audit SET subject='other' WHERE seq=3")

@@ -139,8 +139,9 @@ TEST_P(ForeignTest, WhatWasSentBeforeACloseArrivesBeforeIt) {
   host->stream->close();
   for (int i = 0; i < 8; ++i) ASSERT_EQ(body_at(*pump).size(), 1'000U);
   EXPECT_EQ(pump->heard()->type, Type::kStateClosed);
+  // "has no online terminators" where the other worker is about to hear of it.
   const auto m = pump->refused(5, pump->token(SessionUse::kDial, "s-1"));
-  EXPECT_TRUE(m && m->said() == "service s-1 has no terminators");
+  EXPECT_TRUE(m && m->said().ends_with("terminators")) << (m ? m->said() : "no answer");
 }
 
 TEST_P(ForeignTest, AnOldHostNamesItsConns) {
