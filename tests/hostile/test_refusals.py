@@ -235,7 +235,9 @@ def test_what_is_not_tls_13_or_not_our_protocol(world, tmp_path):
     assert Peer(tmp_path, net.router_port, "h2", device.key, device.chain).alert == 120
     assert Peer(tmp_path, net.port, "h2", device.key, device.chain).alert == 120
     assert Peer(tmp_path, net.router_port, "sally-ctrl/1", device.key, device.chain).alert == 120
-    assert Peer(tmp_path, net.router_port, None, device.key, device.chain).alert == 120
+    assert Peer(tmp_path, net.router_port, None, device.key, device.chain).accepted  # as foreign SDKs come: their first bytes decide
+    assert Peer(tmp_path, net.router_port, None).alert == 116
+    assert Peer(tmp_path, net.router_port, None, device.key, device.chain, ("-groups", "P-256")).alert == 40
     assert Peer(tmp_path, net.router_port, "sally-edge/1", device.key, device.chain, ("-groups", "P-256")).alert == 40
     assert Peer(tmp_path, net.router_port, "sally-edge/1", device.key, device.chain, ("-groups", "X25519")).accepted
     # The controller's port lets others use P-256 (docs/compatible-enrolment.md), never a control lane.
