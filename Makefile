@@ -4,7 +4,7 @@ SHELL := /bin/bash
 RUN := ./scripts/root
 JOBS ?= $(shell nproc)
 
-.PHONY: help demo test test-unit test-asan test-asan-all test-tsan test-counts test-integration test-package soak package cross build exec shell bench lint format fuzz clean
+.PHONY: help demo test test-unit test-asan test-asan-all test-tsan test-counts test-integration test-package interop soak package cross build exec shell bench lint format fuzz clean
 help:
 	@sed -n 's/^## //p' Makefile
 
@@ -12,13 +12,17 @@ help:
 demo: build-release
 	@$(RUN) build/release/bin/sally demo
 
-## make test              every test: unit, corpora, sanitizers, integration
+## make test              every test: unit, corpora, sanitizers, integration, foreign programs
 test:
 	@$(RUN) scripts/test all
 
 ## make test-unit | test-asan | test-tsan | test-counts | test-integration | test-package    one part of it
 test-unit test-asan test-tsan test-counts test-integration:
 	@$(RUN) scripts/test $(@:test-%=%)
+
+## make interop           programs written with foreign SDKs against ours (part of make test)
+interop:
+	@$(RUN) scripts/test interop
 
 ## make test-asan-all     integration and hostile tests on the sanitized programs
 test-asan-all:

@@ -16,7 +16,7 @@ const std::vector<Route>& table() {
   static const std::vector<Route> all = [] {
     std::vector<Route> out;
     for (auto part : {device_routes(), service_routes(), network_routes(), revocation_routes(),
-                      usage_routes(), certificate_routes()})
+                      usage_routes(), certificate_routes(), api_session_routes()})
       out.insert(out.end(), part.begin(), part.end());
     return out;
   }();

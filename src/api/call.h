@@ -57,6 +57,7 @@ std::vector<Route> network_routes();
 std::vector<Route> revocation_routes();
 std::vector<Route> usage_routes();
 std::vector<Route> certificate_routes();
+std::vector<Route> api_session_routes();
 
 /// Whether a pattern with {name} is that path; what stands for the names, each of 1 to 128 bytes.
 bool match_path(std::string_view pattern, std::string_view path, std::vector<std::string>& params);

@@ -92,6 +92,9 @@ Status cert_list(const Common& common, const CertOptions& options);
 Status cert_show(const Common& common, const std::string& serial);
 /// Asks a device or router to renew, and waits until it has.
 Status cert_renew(const Common& common, const std::string& name);
+/// session_commands.cc; no name: of everybody.
+Status session_list(const Common& common, const std::string& name);
+Status session_end(const Common& common, const std::string& id);
 
 // ---- devices, routers, services, grants: fleet_commands.cc
 Status device_add(const Common& common, const std::string& name,

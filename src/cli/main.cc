@@ -66,6 +66,7 @@ class Tree {
   Tree(CLI::App& app, Asked& asked) : app_(app), a_(asked) {
     network();
     certificates();
+    sessions();
     fleet();
     device();
     others();
@@ -223,6 +224,17 @@ class Tree {
                    "One certificate, at once: the same as sally revoke cert",
                    "cert revoke 4f6e...b2", "SERIAL", kSerialHelp});
     renew(app_, "renew pump-17");
+  }
+
+  void sessions() {
+    auto* session = noun("session", "Ziti SDKs that are logged in");
+    auto* list = command(*session, "list", "All, or those of a device", "session list pump-17",
+                         [this](const Common& c) { return session_list(c, a_.name); });
+    list->add_option("NAME", a_.name, "The device, by name or id");
+    auto* end =
+        command(*session, "end", "End one; the SDK logs in again, if it still may",
+                "session end 4f0c2a", [this](const Common& c) { return session_end(c, a_.name); });
+    name(end, "ID", "Its id: sally session list");
   }
 
   void fleet() {

@@ -31,9 +31,10 @@ constexpr char kUsage[] =
     "       sally-controller admin --dir D --admin-identity FILE [--admin-name root]\n"
     "       sally-controller --dir D [--listen ADDRESS:PORT] [--log debug|info|warn|error|json]\n"
     "                        [--metrics 127.0.0.1:PORT|unix:PATH] [--certificate-life SECONDS]\n"
-    "                        [--recovery-grace SECONDS]\n"
+    "                        [--recovery-grace SECONDS] [--session-life SECONDS]\n"
     "  certificate-life: of devices and routers that renew by themselves; 30 days without it.\n"
-    "  recovery-grace: how long after its end a certificate still gets the next one; 400 days.\n";
+    "  recovery-grace: how long after its end a certificate still gets the next one; 400 days.\n"
+    "  session-life: how long a Ziti SDK that asks nothing stays logged in; 30 minutes.\n";
 
 int usage(const std::string& why) {
   std::fprintf(stderr, "sally-controller: %s\n%s", why.c_str(), kUsage);
@@ -138,12 +139,13 @@ void on_signal(int) {
 constexpr std::uint64_t kLeastLifeS = 60;
 constexpr std::uint64_t kMostLifeS = 365ULL * 86'400;
 constexpr std::uint64_t kMostGraceS = 3'650ULL * 86'400;
+constexpr std::uint64_t kMostSessionS = api::Sessions::kMaxAgeMs / 1000;
 
 int run_server(const std::vector<std::string>& args) {
   Options in;
   if (const auto ok = in.parse(args,
                                {"--dir", "--listen", "--log", "--log-level", "--metrics",
-                                "--certificate-life", "--recovery-grace"},
+                                "--certificate-life", "--recovery-grace", "--session-life"},
                                {"--log-json"});
       !ok)
     return usage(ok.error().context());
@@ -172,6 +174,12 @@ int run_server(const std::vector<std::string>& args) {
     if (!seconds || *seconds > kMostGraceS)
       return usage("--recovery-grace is a number of seconds, at most ten years");
     o.grace_s = static_cast<std::int64_t>(*seconds);
+  }
+  if (in.has("--session-life")) {
+    const auto seconds = parse_u64(in.one("--session-life"));
+    if (!seconds || *seconds < api::Sessions::kLeastLifeS || *seconds > kMostSessionS)
+      return usage("--session-life is a number of seconds from 60 to 86400");
+    o.session_life_s = static_cast<std::int64_t>(*seconds);
   }
   if (in.has("--log-level") && !log::set_level(in.one("--log-level")))
     return usage("--log-level is debug, info, warn or error");

@@ -55,13 +55,14 @@ void Network::flush_sessions() {
 Result<std::unique_ptr<Network>> Network::open(const std::string& dir, loop::Loop& loop,
                                                http::WorkerPool& pool, const Clock& clock,
                                                Random& random, std::int64_t life_s,
-                                               std::int64_t grace_s) {
+                                               std::int64_t grace_s, std::int64_t session_life_s) {
   if (!fs::exists(dir + "/" + kDatabaseFile))
     return fail(Errc::kNoNetwork, dir + " holds no network; make one with: sally up",
                 Source::kConfig);
   std::unique_ptr<Network> n(new Network(dir, loop, pool, clock, random));
   n->life_s_ = life_s;
   n->grace_s_ = grace_s;
+  n->session_life_s_ = session_life_s;
   TRY(n->load());
   return n;
 }
@@ -88,7 +89,7 @@ Status Network::load() {
   TRY_ASSIGN(auto mac_key, keys_.secret("tokens", random_));
   door_ = std::make_unique<pki::TokenDoor>(authority_, std::move(mac_key));
   TRY_ASSIGN(auto session_key, keys_.secret("sessions", random_));
-  sessions_ = std::make_unique<api::Sessions>(id_, std::move(session_key));
+  sessions_ = std::make_unique<api::Sessions>(id_, std::move(session_key), session_life_s_);
   renewals_ = std::make_unique<pki::RenewalDoor>(authority_, life_s_, grace_s_);
   status_ = std::make_unique<pki::StatusDesk>(authority_, keys_);
   TRY(load_certificates());

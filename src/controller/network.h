@@ -39,7 +39,8 @@ class Network final : public lane::LaneOwner, public api::Live {
                                                http::WorkerPool& pool, const Clock& clock,
                                                Random& random,
                                                std::int64_t life_s = pki::kRenewingLifeS,
-                                               std::int64_t grace_s = pki::kRecoveryGraceS);
+                                               std::int64_t grace_s = pki::kRecoveryGraceS,
+                                               std::int64_t session_life_s = api::Sessions::kLifeS);
   ~Network() override;
 
   /// Loop's thread, once: heads every 10 s, upkeep every hour. `on_certificates` runs on the loop
@@ -175,6 +176,7 @@ class Network final : public lane::LaneOwner, public api::Live {
   pki::KeyDir keys_;
   std::int64_t life_s_ = pki::kRenewingLifeS;  ///< of who renews by itself
   std::int64_t grace_s_ = pki::kRecoveryGraceS;
+  std::int64_t session_life_s_ = api::Sessions::kLifeS;  ///< of a foreign end that says nothing
   NetworkId id_;
   std::string url_;
   std::unique_ptr<store::Store> store_;

@@ -51,7 +51,7 @@ Result<std::shared_ptr<const tls::Context>> Server::make_context() const {
 Status Server::start() {
   pool_ = std::make_unique<http::WorkerPool>(options_.threads, kMaxJobs);
   TRY_ASSIGN(network_, Network::open(options_.dir, loop_, *pool_, clock_, random_, options_.life_s,
-                                     options_.grace_s));
+                                     options_.grace_s, options_.session_life_s));
   http_ = std::make_unique<http::Server>(
       loop_, http::ServerOptions{.name = "controller", .workers = options_.threads},
       [this](http::Request&& r) { return handle(std::move(r)); });

@@ -22,8 +22,9 @@ struct ServerOptions {
   std::uint16_t port = 1280;
   std::size_t threads = 2;
   std::optional<http::PlainAddress> metrics = std::nullopt;  ///< also without TLS, on this machine
-  std::int64_t life_s = pki::kRenewingLifeS;    ///< certificates of who renews by itself
-  std::int64_t grace_s = pki::kRecoveryGraceS;  ///< after their end, for the recovery door
+  std::int64_t life_s = pki::kRenewingLifeS;            ///< certificates of who renews by itself
+  std::int64_t grace_s = pki::kRecoveryGraceS;          ///< after their end, for the recovery door
+  std::int64_t session_life_s = api::Sessions::kLifeS;  ///< of foreign ends, without a request
 };
 
 /// The controller process: one TLS port for REST (ALPN http/1.1 or none) and control lanes

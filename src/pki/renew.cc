@@ -27,7 +27,23 @@ std::string actor(const store::Identity& identity) {
 }
 
 std::string_view door_name(Door door) {
-  return door == Door::kLane ? "lane" : "recovery";
+  switch (door) {
+    case Door::kLane:
+      return "lane";
+    case Door::kRecovery:
+      return "recovery";
+    case Door::kExtension:
+      return "extension";
+  }
+  return "unknown";
+}
+
+Status audit_renewal(store::Transaction& tx, const store::Identity& identity, Door door,
+                     const crypto::Certificate& leaf, const store::CertificateRow& by) {
+  return tx.audit(actor(identity), "certificate.renew", identity.id,
+                  "{\"door\":\"" + std::string(door_name(door)) + "\",\"serial\":\"" +
+                      leaf.serial_hex() + "\",\"by\":\"" + by.serial + "\",\"key\":\"" +
+                      leaf.public_key().hash_hex() + "\"}");
 }
 
 // Of what is signed: an ECDSA signature has a twin, so the same request has more than one envelope.
@@ -145,6 +161,18 @@ Result<std::size_t> forget_superseded(store::Transaction& tx,
   return rows.size() - gone;
 }
 
+// One more certificate for `id`, whose `asking` brings the request: not too often, not too many.
+Status make_room(store::Transaction& tx, const std::vector<store::CertificateRow>& rows,
+                 const std::string& id, std::string_view asking, std::int64_t now_ms) {
+  if (std::ranges::count_if(rows, [&](const store::CertificateRow& r) {
+        return r.issued_ms > now_ms - kHourMs;
+      }) >= kPerHour)
+    return fail(Errc::kTooOften, id, Source::kPeer, true);
+  TRY_ASSIGN(const auto left, forget_superseded(tx, rows, asking, now_ms));
+  if (left >= kMostRows) return fail(Errc::kTooOften, id, Source::kPeer, true);
+  return {};
+}
+
 }  // namespace
 
 // The same request twice gives two certificates of one key, which fall together: harmless, and
@@ -177,12 +205,7 @@ Result<RenewalDoor::Outcome> RenewalDoor::issue(store::Transaction& tx, const Ch
   TRY_ASSIGN(const auto rows, tx.certificates_of(c.identity.id));
   if (std::ranges::find(rows, hash, &store::CertificateRow::request) != rows.end())
     return fail(Errc::kRequestReplayed, c.identity.id);
-  if (std::ranges::count_if(rows, [&](const store::CertificateRow& r) {
-        return r.issued_ms > now_ms - kHourMs;
-      }) >= kPerHour)
-    return fail(Errc::kTooOften, c.identity.id, Source::kPeer, true);
-  TRY_ASSIGN(const auto left, forget_superseded(tx, rows, c.row.serial, now_ms));
-  if (left >= kMostRows) return fail(Errc::kTooOften, c.identity.id, Source::kPeer, true);
+  TRY(make_room(tx, rows, c.identity.id, c.row.serial, now_ms));
 
   Outcome out{.changed = true};
   for (const auto& r : rows) {
@@ -206,27 +229,71 @@ Result<RenewalDoor::Outcome> RenewalDoor::issue(store::Transaction& tx, const Ch
   if (!fresh) return fail(Errc::kCertificateUnknown, "own row", Source::kInternal);
   fresh->request = hash;
   TRY(tx.put_certificate(*fresh));
-  TRY(tx.audit(actor(c.identity), "certificate.renew", c.identity.id,
-               "{\"door\":\"" + std::string(door_name(door)) + "\",\"serial\":\"" + fresh->serial +
-                   "\",\"by\":\"" + c.row.serial + "\",\"key\":\"" + fresh->key_hash + "\"}"));
+  TRY(audit_renewal(tx, c.identity, door, out.issued->leaf, c.row));
   return out;
+}
+
+// Until received() its row looks like that of an enrolment, so that no day's wait ends the older.
+Result<Issued> RenewalDoor::extend(store::Transaction& tx, const store::Identity& identity,
+                                   const store::CertificateRow& current, ByteView csr_text,
+                                   std::int64_t now_ms, Random& random) const {
+  TRY_ASSIGN(const auto csr, crypto::parse_csr(csr_text));
+  if (csr.asks_ca) return fail(Errc::kCaAsked, identity.id);
+  TRY_ASSIGN(const auto rows, tx.certificates_of(identity.id));
+  TRY(make_room(tx, rows, identity.id, current.serial, now_ms));
+  for (const auto& r : rows)
+    if (r.issued_ms > current.issued_ms && r.used_ms == 0 && r.revoked_ms == 0 &&
+        r.not_after_s * 1000 > now_ms)
+      TRY(revoke_certificate(tx, r, now_ms, true));
+  // As long as the one before: who was to come back every month still is.
+  TRY_ASSIGN(auto issued, authority_->issue(tx, {.id = identity.id, .dns = {}, .ips = {}}, csr.key,
+                                            profile_of(identity.kind), now_ms, random,
+                                            current.not_after_s - current.issued_ms / 1000));
+  TRY(audit_renewal(tx, identity, Door::kExtension, issued.leaf, current));
+  return issued;
+}
+
+Status RenewalDoor::received(store::Transaction& tx, const store::Identity& identity,
+                             const store::CertificateRow& current, const crypto::Certificate& shown,
+                             std::int64_t now_ms) const {
+  const std::string serial = shown.serial_hex();
+  TRY_ASSIGN(auto row, tx.certificate(serial));
+  // Newer than a valid one, so never an enrolment's: that ends all before it.
+  if (!row || row->identity != identity.id || row->der != shown.der() || row->revoked_ms != 0 ||
+      row->not_after_s * 1000 <= now_ms || row->issued_ms < current.issued_ms ||
+      (row->serial == current.serial && row->request.empty() && row->used_ms == 0))
+    return fail(Errc::kCertificateUnknown, serial);
+  if (!row->request.empty()) return {};
+  row->request = to_hex(crypto::sha256(row->der));
+  TRY(tx.put_certificate(*row));
+  return tx.audit(actor(identity), "certificate.received", identity.id,
+                  "{\"serial\":\"" + serial + "\",\"by\":\"" + current.serial + "\"}");
 }
 
 Result<RenewalDoor::Outcome> RenewalDoor::note_use(store::Transaction& tx, Checked c,
                                                    std::int64_t now_ms) {
   Outcome out;
-  TRY_ASSIGN(const auto older, older_certificates(tx, c.identity.id, c.row.serial, now_ms));
   // Also told by who was only enrolled, and again until it is answered.
-  if (c.row.request.empty() || (c.row.used_ms != 0 && older.empty())) return out;
-  for (const auto& r : older) TRY(revoke_certificate(tx, r, now_ms, true));
+  if (c.row.request.empty()) return out;
+  if (c.row.used_ms != 0) {
+    TRY_ASSIGN(const auto older, older_certificates(tx, c.identity.id, c.row.serial, now_ms));
+    if (older.empty()) return out;
+  }
+  TRY_ASSIGN(out.superseded, prove_use(tx, c.identity, std::move(c.row), now_ms));
   out.changed = true;
-  out.superseded = older.size();
-  c.row.used_ms = now_ms;
-  TRY(tx.put_certificate(c.row));
-  TRY(tx.audit(actor(c.identity), "certificate.used", c.identity.id,
-               "{\"serial\":\"" + c.row.serial +
-                   "\",\"superseded\":" + std::to_string(out.superseded) + "}"));
   return out;
+}
+
+Result<std::size_t> prove_use(store::Transaction& tx, const store::Identity& identity,
+                              store::CertificateRow row, std::int64_t now_ms) {
+  TRY_ASSIGN(const auto older, older_certificates(tx, identity.id, row.serial, now_ms));
+  for (const auto& r : older) TRY(revoke_certificate(tx, r, now_ms, true));
+  row.used_ms = now_ms;
+  TRY(tx.put_certificate(row));
+  TRY(tx.audit(
+      actor(identity), "certificate.used", identity.id,
+      "{\"serial\":\"" + row.serial + "\",\"superseded\":" + std::to_string(older.size()) + "}"));
+  return older.size();
 }
 
 Result<std::size_t> supersede_unproven(store::Transaction& tx, std::int64_t now_ms) {

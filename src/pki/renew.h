@@ -27,8 +27,13 @@ inline constexpr std::int64_t kUnprovenMs = 24LL * 3'600'000;
 /// Ends what older certificates there are beside such ones; how many. Audits; the caller commits.
 Result<std::size_t> supersede_unproven(store::Transaction& tx, std::int64_t now_ms);
 
+/// A certificate that follows others was used: they end, what is up with them lives on; how many.
+/// Audits; the caller commits.
+Result<std::size_t> prove_use(store::Transaction& tx, const store::Identity& identity,
+                              store::CertificateRow row, std::int64_t now_ms);
+
 /// How a request came in; for the audit.
-enum class Door : std::uint8_t { kLane, kRecovery };
+enum class Door : std::uint8_t { kLane, kRecovery, kExtension };
 
 /// Door 6: the next certificate for who holds the current one. The request is believed, not its
 /// carrier: it is signed by the current key over network, identity, serial, CSR and time. Owned by
@@ -76,6 +81,20 @@ class RenewalDoor {
   /// active, and with the key that it has now.
   [[nodiscard]] Result<Outcome> recover(store::Transaction& tx, Signed from, std::int64_t now_ms,
                                         Random& random) const;
+  /// For foreign clients, who bring a CSR over TLS with the certificate `current` of an active
+  /// `identity` and know no recovery door: issues for the CSR's key, as long as `current` was, and
+  /// ends what was issued before and not used. `current` lives on, even where the answer never
+  /// arrives: only received() lets the new one count as a renewal. kCaAsked, kTooOften, or what
+  /// crypto says of the CSR. Audits; the caller commits.
+  [[nodiscard]] Result<Issued> extend(store::Transaction& tx, const store::Identity& identity,
+                                      const store::CertificateRow& current, ByteView csr,
+                                      std::int64_t now_ms, Random& random) const;
+  /// Its owner has what extend() gave, and shows it: from now on kUnprovenMs counts, and the first
+  /// proven use ends `current`. Again is the same. kCertificateUnknown for any other certificate.
+  /// Audits; the caller commits.
+  [[nodiscard]] Status received(store::Transaction& tx, const store::Identity& identity,
+                                const store::CertificateRow& current,
+                                const crypto::Certificate& shown, std::int64_t now_ms) const;
   /// Forgets certificates that ended longer ago than the grace, at most `limit`; how many. Audits;
   /// the caller commits.
   [[nodiscard]] Result<std::uint64_t> prune(store::Transaction& tx, std::int64_t now_ms,

@@ -67,6 +67,8 @@ class Transaction {
   [[nodiscard]] virtual Result<std::vector<Enrollment>> enrollments(Page page) const = 0;
   [[nodiscard]] virtual Result<std::optional<ApiSession>> api_session_by_mac(
       ByteView mac) const = 0;
+  [[nodiscard]] virtual Result<std::optional<ApiSession>> api_session(
+      std::string_view id) const = 0;
   /// Oldest first.
   [[nodiscard]] virtual Result<std::vector<ApiSession>> api_sessions_of(
       std::string_view identity) const = 0;

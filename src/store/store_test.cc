@@ -281,6 +281,7 @@ TEST(Sessions, AreOfOneNetworkTakeTheirOwnAlongAndExpire) {
     OK(tx->commit());
   }
   EXPECT_FALSE(must(must(s->read(kB))->api_session_by_mac(mac)));
+  EXPECT_FALSE(must(must(s->read(kB))->api_session("a-2")));
   {
     // A use is no change that somebody must answer for; it never goes back.
     auto tx = must(s->begin(kA, 1));
@@ -296,6 +297,8 @@ TEST(Sessions, AreOfOneNetworkTakeTheirOwnAlongAndExpire) {
     EXPECT_EQ(row->active_ms, 50);
     EXPECT_EQ(row->config_types, (std::vector<std::string>{"host.v1", "x"}));
     EXPECT_EQ(must(tx->api_sessions_of("d-1")).size(), 2U);
+    EXPECT_EQ(must(tx->api_session("a-2"))->created_ms, 20);
+    EXPECT_FALSE(must(tx->api_session("a-3")));
     EXPECT_EQ(must(tx->service_sessions("a-1", 10)).size(), 2U);
     EXPECT_EQ(must(tx->service_sessions("a-1", 1)).front().id, "s-1");
   }

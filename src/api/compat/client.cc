@@ -7,6 +7,7 @@
 #include "api/compat/compat.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "pki/renew.h"
 
 namespace sally::api {
 namespace {
@@ -38,6 +39,23 @@ Response unauthorized(const Deps& d, std::string_view token, const Error& why) {
   return r;
 }
 
+// A certificate that followed another one is in use: the older ends, what is up with it lives on. A
+// failure waits for the next request.
+void note_first_use(const Deps& d, const Sessions::Proven& who, std::int64_t now_ms) {
+  const auto run = [&]() -> Status {
+    TRY_ASSIGN(auto tx, d.store.begin(d.network, now_ms));
+    // Another request may have been quicker, and what this one changed is in the row.
+    TRY_ASSIGN(auto row, tx->certificate(who.certificate.serial));
+    if (!row || row->used_ms != 0 || row->revoked_ms != 0) return {};
+    TRY(pki::prove_use(*tx, who.identity, std::move(*row), now_ms));
+    return tx->commit();
+  };
+  if (const auto ok = run(); !ok)
+    log::warn("api.older_certificates_left", {{"why", ok.error().text()}});
+  else
+    d.live.changed();
+}
+
 Result<json::object> body_of(const Request& r) {
   if (r.body.empty()) return json::object();
   boost::system::error_code ec;
@@ -67,17 +85,20 @@ Response Api::login(const Request& r) const {
   if (r.body.size() > kMaxBody)
     return compat::refuse(deps_, 413, "REQUEST_ENTITY_TOO_LARGE", "request is too large");
   const auto run = [&]() -> Result<Response> {
-    TRY_ASSIGN(auto tx, deps_.store.begin(deps_.network, deps_.clock.unix_ms()));
-    TRY_ASSIGN(const auto identity, deps_.sessions->prove(*tx, caller));
+    const std::int64_t now = deps_.clock.unix_ms();
+    TRY_ASSIGN(auto tx, deps_.store.begin(deps_.network, now));
+    TRY_ASSIGN(const auto who, deps_.sessions->prove(*tx, caller, now));
     const auto body = body_of(r);
     if (!body)
       return compat::refuse(deps_, 400, "COULD_NOT_PARSE_BODY", "body is not a JSON object");
     const auto types = opt_texts(*body, "configTypes", kMaxConfigTypes, 64);
     if (!types) return compat::refuse_field(deps_, "configTypes", types.error().context(), "");
-    TRY_ASSIGN(const auto opened, deps_.sessions->open(*tx, *caller, identity, *types, r.remote,
+    TRY_ASSIGN(const auto opened, deps_.sessions->open(*tx, *caller, who.identity, *types, r.remote,
                                                        *deps_.signer(), deps_.clock, deps_.random));
     TRY(tx->commit());
-    auto data = compat::session_json(deps_, opened.row, identity);
+    tx.reset();
+    if (who.first_use) note_first_use(deps_, who, now);
+    auto data = compat::session_json(deps_, opened.row, who.identity);
     data["token"] = opened.token;
     Response out = compat::envelope(std::move(data));
     out.headers.emplace_back(kTokenHeader, opened.token);
@@ -124,15 +145,17 @@ Response Api::client(const Request& r, const std::string& path, RouteName& name)
                      .write = write.get(),
                      .session = who->row,
                      .identity = who->identity,
+                     .certificate = who->certificate,
                      .params = std::move(found.params),
                      .body = std::move(*body),
                      .now_ms = now};
     TRY_ASSIGN(Response out, route->handler(c));
-    if (write && out.status < 300) {
-      TRY(write->commit());
-      write.reset();
-      deps_.live.changed();
-    }
+    const bool changed = write != nullptr && out.status < 300;
+    if (changed) TRY(write->commit());
+    write.reset();
+    read.reset();  // what follows may want to write
+    if (changed) deps_.live.changed();
+    if (who->first_use) note_first_use(deps_, *who, now);
     return out;
   };
   auto done = run();

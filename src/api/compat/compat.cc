@@ -58,6 +58,10 @@ Response refuse_field(const Deps& d, std::string_view field, std::string_view re
        {"causeMessage", reason}});
 }
 
+Response not_found(const Client& c) {
+  return refuse(c.deps, 404, "NOT_FOUND", "the resource requested was not found");
+}
+
 Response broken(const Deps& d, const Error& e) {
   log::error("api.request_failed", {{"code", e.code()}, {"context", e.context()}});
   if (e.retry()) return refuse(d, 503, "TIMEOUT", "try again");
@@ -94,6 +98,11 @@ std::optional<Paging> paging(std::string_view query) {
     p.offset = *n;
   }
   return p;
+}
+
+std::string_view text_of(const json::object& o, std::string_view name) {
+  const json::value* v = o.if_contains(name);
+  return v != nullptr && v->is_string() ? std::string_view(v->get_string()) : std::string_view();
 }
 
 // SDKs count on meta.pagination.totalCount (H10).

@@ -32,6 +32,9 @@ json::object entity(std::string_view href, std::string_view id, std::int64_t cre
                     std::int64_t changed_ms = 0);
 json::object reference(std::string_view collection, std::string_view id, std::string_view name);
 
+/// A member of a request's body; empty where there is no such text.
+std::string_view text_of(const json::object& o, std::string_view name);
+
 // ---- lists
 struct Paging {
   std::size_t limit = 10;
@@ -61,10 +64,13 @@ struct Client {
   store::Transaction* write;  ///< null in read routes
   const store::ApiSession& session;
   const store::Identity& identity;
+  const store::CertificateRow& certificate;  ///< the one that was proven
   std::vector<std::string> params;
   json::object body;
   std::int64_t now_ms;
 };
+/// Not there and not for you look the same.
+Response not_found(const Client& c);
 using Handler = Result<Response> (*)(Client&);
 struct Route {
   std::string_view method;

@@ -3,16 +3,15 @@
 #include "api/compat/compat.h"
 #include "base/text.h"
 #include "crypto/certificate.h"
+#include "pki/renew.h"
 
 namespace sally::api::compat {
 namespace {
 
 // One authenticator: the certificate. Its id is the identity's, so that it outlives a renewal.
 Result<json::object> authenticator(const Client& c) {
-  TRY_ASSIGN(const auto row, c.tx.certificate(c.request.caller->serial));
-  if (!row) return fail(Errc::kNoSession, "certificate is gone");
-  TRY_ASSIGN(const auto leaf, crypto::Certificate::from_der(row->der));
-  auto o = entity("./authenticators/" + c.identity.id, c.identity.id, row->issued_ms);
+  TRY_ASSIGN(const auto leaf, crypto::Certificate::from_der(c.certificate.der));
+  auto o = entity("./authenticators/" + c.identity.id, c.identity.id, c.certificate.issued_ms);
   o["method"] = "cert";
   o["identityId"] = c.identity.id;
   o["identity"] = reference("identities", c.identity.id, c.identity.name);
@@ -98,11 +97,50 @@ Result<Response> authenticators(Client& c) {
   return page_of_all({std::move(one)}, *p);
 }
 
+// Another's id is no id.
+bool extends(const Client& c) {
+  return c.params[0] == c.identity.id && c.deps.renewals != nullptr;
+}
+
 Result<Response> one_authenticator(Client& c) {
-  if (c.params[0] != c.identity.id)
-    return refuse(c.deps, 404, "NOT_FOUND", "the resource requested was not found");
+  if (c.params[0] != c.identity.id) return not_found(c);
   TRY_ASSIGN(auto one, authenticator(c));
   return envelope(std::move(one));
+}
+
+// The next certificate for who holds this one, which lives on until the next is proven.
+Result<Response> extend(Client& c) {
+  if (!extends(c)) return not_found(c);
+  const std::string_view csr = text_of(c.body, "clientCertCsr");
+  if (csr.empty()) return refuse_field(c.deps, "clientCertCsr", "clientCertCsr is missing", "");
+  const auto issued = c.deps.renewals->extend(*c.write, c.identity, c.certificate, as_bytes(csr),
+                                              c.now_ms, c.deps.random);
+  if (!issued) {
+    const Error& e = issued.error();
+    if (e.is(pki::Errc::kTooOften))
+      return refuse(c.deps, 429, "SERVER_TOO_MANY_REQUESTS", "try again later");
+    if (e.is(pki::Errc::kCaAsked) ||
+        (e.code().starts_with("crypto.") && e.source() == Source::kPeer))
+      return refuse(c.deps, 400, "COULD_NOT_PROCESS_CSR", "the certificate request was refused",
+                    &e);
+    return fail(e);
+  }
+  // Never without `ca`: a client puts it in the place of what it has (H15).
+  return envelope(json::object{{"clientCert", issued->chain_pem()},
+                               {"ca", crypto::to_pem(c.deps.authority->bundle())}});
+}
+
+Result<Response> extend_verify(Client& c) {
+  if (!extends(c)) return not_found(c);
+  const auto shown = crypto::Certificate::list_from_pem(text_of(c.body, "clientCert"), 8);
+  if (!shown || shown->empty())
+    return refuse(c.deps, 400, "INVALID_CERT_PEM", "clientCert is no certificate in PEM");
+  const auto ok =
+      c.deps.renewals->received(*c.write, c.identity, c.certificate, shown->front(), c.now_ms);
+  if (!ok && ok.error().is(pki::Errc::kCertificateUnknown))
+    return refuse(c.deps, 400, "INVALID_CLIENT_CERT", "that is not the certificate of extend");
+  TRY(ok);
+  return envelope(json::object());
 }
 
 }  // namespace
@@ -121,7 +159,7 @@ json::object session_json(const Deps& d, const store::ApiSession& s, const store
                           {"isMfaRequired", false},
                           {"isMfaComplete", false},
                           {"authenticatorId", who.id},
-                          {"isCertExtendable", false},  // else SDKs ask for it at every login
+                          {"isCertExtendable", d.renewals != nullptr},
                           {"isCertExtendRequested", false},
                           {"isCertKeyRollRequested", false},
                           {"improperClientCertChain", false},
@@ -142,7 +180,9 @@ std::vector<Route> identity_routes() {
           {"POST", "/posture-response", false, posture},
           {"POST", "/posture-response-bulk", false, posture_bulk},
           {"GET", "/current-identity/authenticators", false, authenticators},
-          {"GET", "/current-identity/authenticators/{id}", false, one_authenticator}};
+          {"GET", "/current-identity/authenticators/{id}", false, one_authenticator},
+          {"POST", "/current-identity/authenticators/{id}/extend", true, extend},
+          {"POST", "/current-identity/authenticators/{id}/extend-verify", true, extend_verify}};
 }
 
 }  // namespace sally::api::compat

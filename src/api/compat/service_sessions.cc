@@ -41,15 +41,6 @@ Result<json::object> show(const Client& c, const store::ServiceSession& s,
   return o;
 }
 
-Response not_found(const Client& c) {
-  return refuse(c.deps, 404, "NOT_FOUND", "the resource requested was not found");
-}
-
-std::string_view text_of(const json::object& o, std::string_view name) {
-  const json::value* v = o.if_contains(name);
-  return v != nullptr && v->is_string() ? std::string_view(v->get_string()) : std::string_view();
-}
-
 Result<Response> open(Client& c) {
   const std::string_view id = text_of(c.body, "serviceId");
   const std::string_view type = text_of(c.body, "type");

@@ -155,19 +155,15 @@ Result<std::optional<Visible>> find_visible(const Client& c) {
   return std::optional(Visible{std::move(*s), r});
 }
 
-Response no_service(const Client& c) {
-  return refuse(c.deps, 404, "NOT_FOUND", "the resource requested was not found");
-}
-
 Result<Response> service(Client& c) {
   TRY_ASSIGN(const auto v, find_visible(c));
-  if (!v) return no_service(c);
+  if (!v) return not_found(c);
   return envelope(service_json(v->service, v->rights, wanted_types(c)));
 }
 
 Result<Response> service_routers(Client& c) {
   TRY_ASSIGN(const auto v, find_visible(c));
-  if (!v) return no_service(c);
+  if (!v) return not_found(c);
   TRY_ASSIGN(auto routers, routers_json(c.deps, c.tx));
   return envelope(json::object{{"edgeRouters", std::move(routers)}});
 }
@@ -177,7 +173,7 @@ Result<Response> terminators(Client& c) {
   const auto p = paging(c.request.query);
   if (!p) return refuse(c.deps, 400, "INVALID_PAGINATION", "limit and offset are numbers");
   TRY_ASSIGN(const auto v, find_visible(c));
-  if (!v) return no_service(c);
+  if (!v) return not_found(c);
   json::array all;
   for (const auto& h : c.deps.live.hosts()) {
     if (h.service != v->service.id) continue;

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "crypto/hash.h"
+#include "pki/publish.h"
 #include "trust/records.h"
 
 namespace sally::api {
@@ -11,7 +12,7 @@ namespace sally::api {
 Sessions::Sessions(NetworkId network, Bytes mac_key, std::int64_t life_s)
     : network_(std::move(network)),
       mac_key_(std::move(mac_key)),
-      life_ms_(std::max<std::int64_t>(60, life_s) * 1000) {}
+      life_ms_(std::max(kLeastLifeS, life_s) * 1000) {}
 
 Bytes Sessions::mac(std::string_view token) const {
   std::string text = "api-session\n" + network_.str() + "\n";
@@ -25,7 +26,8 @@ std::int64_t Sessions::expires_ms(const store::ApiSession& row) const {
   return std::min(row.active_ms + life_ms_, token_ends_ms(row));
 }
 
-Result<store::Identity> Sessions::prove(const store::Transaction& tx, const Caller* caller) const {
+Result<Sessions::Proven> Sessions::prove(const store::Transaction& tx, const Caller* caller,
+                                         std::int64_t now_ms) const {
   if (caller == nullptr) return fail(Errc::kNoSession, "no client certificate");
   if (caller->network != network_.str() || caller->role != crypto::Role::kDevice)
     return fail(Errc::kNoSession, "not a device of this network");
@@ -33,10 +35,15 @@ Result<store::Identity> Sessions::prove(const store::Transaction& tx, const Call
   if (!identity || identity->kind != store::Kind::kDevice || identity->removed_ms != 0 ||
       identity->standing != store::Standing::kActive)
     return fail(Errc::kNoSession, "device " + caller->id + " is not active");
-  TRY_ASSIGN(const auto certificate, tx.certificate(caller->serial));
+  TRY_ASSIGN(auto certificate, tx.certificate(caller->serial));
   if (!certificate || certificate->identity != caller->id || certificate->revoked_ms != 0)
     return fail(Errc::kNoSession, "certificate of " + caller->id + " is not valid any more");
-  return std::move(*identity);
+  Proven out{.identity = std::move(*identity), .certificate = std::move(*certificate)};
+  if (out.certificate.used_ms == 0) {
+    TRY_ASSIGN(const auto older, pki::older_certificates(tx, caller->id, caller->serial, now_ms));
+    out.first_use = !older.empty();
+  }
+  return out;
 }
 
 Result<Sessions::Opened> Sessions::open(store::Transaction& tx, const Caller& caller,
@@ -78,7 +85,8 @@ Result<Sessions::Opened> Sessions::open(store::Transaction& tx, const Caller& ca
 Result<Sessions::Found> Sessions::find(const store::Transaction& tx, std::string_view token,
                                        const Caller* caller, std::int64_t now_ms) {
   // The leaf first: who proves nothing learns nothing of tokens.
-  TRY_ASSIGN(auto identity, prove(tx, caller));
+  TRY_ASSIGN(auto proven, prove(tx, caller, now_ms));
+  const store::Identity& identity = proven.identity;
   if (token.empty() || token.size() > trust::kMaxSessionText)
     return fail(Errc::kNoSession, "no session token");
   const Bytes wanted = mac(token);
@@ -86,14 +94,22 @@ Result<Sessions::Found> Sessions::find(const store::Transaction& tx, std::string
   if (!row || !equal_constant_time(row->token_mac, wanted) || row->identity != identity.id ||
       row->credential_epoch != identity.credential_epoch)
     return fail(Errc::kNoSession, "unknown session");
-  const std::scoped_lock lock(mutex_);
-  const auto used = active_.find(row->id);
-  if (used != active_.end()) row->active_ms = std::max(row->active_ms, used->second);
+  *row = current(std::move(*row));
   if (now_ms >= row->active_ms + life_ms_ + kSlackMs ||
       now_ms >= token_ends_ms(*row) - kLeastLeftMs)
     return fail(Errc::kSessionExpired, row->id);
-  if (now_ms > row->active_ms) active_[row->id] = row->active_ms = now_ms;
-  return Found{std::move(*row), std::move(identity)};
+  if (now_ms > row->active_ms) {
+    const std::scoped_lock lock(mutex_);
+    active_[row->id] = row->active_ms = now_ms;
+  }
+  return Found{std::move(proven), std::move(*row)};
+}
+
+store::ApiSession Sessions::current(store::ApiSession row) const {
+  const std::scoped_lock lock(mutex_);
+  const auto used = active_.find(row.id);
+  if (used != active_.end()) row.active_ms = std::max(row.active_ms, used->second);
+  return row;
 }
 
 Status Sessions::close(store::Transaction& tx, const store::ApiSession& row,

@@ -27,6 +27,7 @@ namespace sally::api {
 class Sessions {
  public:
   static constexpr std::int64_t kLifeS = 30LL * 60;
+  static constexpr std::int64_t kLeastLifeS = 60;  ///< for tests: C SDKs want more than 120 (H8)
   /// However busy, it ends then, because its token does; the SDK logs in again.
   static constexpr std::int64_t kMaxAgeMs = 24LL * 3'600'000;
   /// Nobody is told of an end nearer than this: a C SDK would divide by what is left (H8).
@@ -35,7 +36,7 @@ class Sessions {
   /// Of one identity; one more ends the oldest.
   static constexpr std::size_t kPerIdentity = 64;
 
-  /// `mac_key` (32 bytes) turns tokens into what is stored; `life_s` from 60.
+  /// `mac_key` (32 bytes) turns tokens into what is stored; `life_s` from kLeastLifeS.
   Sessions(NetworkId network, Bytes mac_key, std::int64_t life_s = kLifeS);
   ~Sessions() { wipe(mac_key_); }
   Sessions(const Sessions&) = delete;
@@ -51,9 +52,14 @@ class Sessions {
                                     std::vector<std::string> config_types, std::string address,
                                     const crypto::Signer& signer, const Clock& clock,
                                     Random& random);
-  struct Found {
-    store::ApiSession row;
+  struct Proven {
     store::Identity identity;
+    store::CertificateRow certificate;
+    /// It followed another one, which is valid still: the caller of this notes the first use.
+    bool first_use = false;
+  };
+  struct Found : Proven {
+    store::ApiSession row;
   };
   /// Whose token that is, if the proven leaf is the same identity's and neither has died.
   /// kNoSession for every reason but the end of its time: kSessionExpired. Counts as use.
@@ -61,8 +67,8 @@ class Sessions {
                                    const Caller* caller, std::int64_t now_ms);
   /// The identity of a proven leaf that may log in: an active device of this network whose
   /// certificate is not revoked. kNoSession.
-  [[nodiscard]] Result<store::Identity> prove(const store::Transaction& tx,
-                                              const Caller* caller) const;
+  [[nodiscard]] Result<Proven> prove(const store::Transaction& tx, const Caller* caller,
+                                     std::int64_t now_ms) const;
   /// Ends it; audits; the caller commits.
   [[nodiscard]] Status close(store::Transaction& tx, const store::ApiSession& row,
                              std::string_view actor);
@@ -71,6 +77,8 @@ class Sessions {
   [[nodiscard]] std::int64_t token_ends_ms(const store::ApiSession& row) const {
     return row.created_ms + kMaxAgeMs;
   }
+  /// As far as is known now, its last use not being written yet.
+  [[nodiscard]] store::ApiSession current(store::ApiSession row) const;
   /// Writes what was used since the last time and forgets what ended; one transaction.
   Status flush(store::Store& store, std::int64_t now_ms);
 
@@ -81,7 +89,7 @@ class Sessions {
   NetworkId network_;
   Bytes mac_key_;
   std::int64_t life_ms_;
-  std::mutex mutex_;                            // both below
+  mutable std::mutex mutex_;                    // both below
   std::map<std::string, std::int64_t> active_;  ///< by id, later than what is stored
   TokenBucket logins_{kLoginsPerSecond, kLoginBurst};
 };

@@ -11,6 +11,12 @@ Result<std::optional<ApiSession>> SessionRows::api_session_by_mac(ByteView mac) 
   return one<ApiSession>(s, read_api_session);
 }
 
+Result<std::optional<ApiSession>> SessionRows::api_session(std::string_view id) const {
+  auto s = query("SELECT " API_SESSION_COLUMNS " FROM api_sessions WHERE network=? AND id=?");
+  s << id;
+  return one<ApiSession>(s, read_api_session);
+}
+
 Result<std::vector<ApiSession>> SessionRows::api_sessions_of(std::string_view identity) const {
   auto s = query("SELECT " API_SESSION_COLUMNS
                  " FROM api_sessions WHERE network=? AND identity=? ORDER BY created_ms, id");

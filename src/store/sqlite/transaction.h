@@ -90,6 +90,7 @@ class SessionRows : public Rows {
  public:
   using Rows::Rows;
   Result<std::optional<ApiSession>> api_session_by_mac(ByteView mac) const override;
+  Result<std::optional<ApiSession>> api_session(std::string_view id) const override;
   Result<std::vector<ApiSession>> api_sessions_of(std::string_view identity) const override;
   Result<std::vector<ApiSession>> api_sessions(Page page) const override;
   Result<std::vector<ServiceSession>> service_sessions(std::string_view api_session,
