@@ -44,7 +44,7 @@ def test_every_point_is_measured_and_holds():
     points = {p["id"]: p for p in report["points"]}
     assert report["pass"] is True and set(points) == {"dark", "mtls", "renew", "revoke", "deny"}
     assert all(p["pass"] for p in points.values())
-    assert report["ready_ms"] < 5000
+    assert report["ready_ms"] < (30_000 if os.environ.get("SALLY_SANITIZED") else 5_000)
     dark = points["dark"]["measured"]
     assert dark["tcp_scanned"] == 65535 and dark["tcp_open"] == 0
     assert dark["udp_scanned"] == 200 and dark["udp_answered"] == 0
