@@ -50,7 +50,8 @@ void Worker::accept_foreign(std::unique_ptr<tls::Stream> stream) {
       loop_, pool_, std::move(stream), *this,
       edge::ChannelOptions{.router_id = options().id,
                            .connection_id = random_.hex(8),
-                           .software = "v" SALLY_VERSION "|sallyport||linux|"});
+                           .software = "v" SALLY_VERSION "|sallyport||linux|",
+                           .stalled_ms = options().foreign_stall_ms});
   channels_.emplace(&device->foreign->connection->channel(), std::move(device));
   shared_.lanes.fetch_add(1, std::memory_order_relaxed);
 }
