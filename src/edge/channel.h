@@ -140,6 +140,7 @@ class Channel {
   void accept_hello();
   /// `busy`: it may come again, else it is not permitted.
   void refuse_hello(const std::string& why, bool busy, std::int64_t now_ms);
+  [[nodiscard]] bool taken(std::uint32_t id) const { return conns_.contains(id); }
   /// False: a conn of that id is there.
   [[nodiscard]] bool attach(Conn& conn, std::uint32_t id);
   void connected(Conn& conn, std::int32_t sequence, std::string_view circuit, ByteView key);

@@ -15,10 +15,6 @@ constexpr std::size_t kMaxDelayed = 1'024;
 /// Records of messages up to this leave in one piece with their head.
 constexpr std::size_t kJoin = 2'048;
 
-std::uint32_t conn_of(const MessageReader::Item& m) {
-  return m.headers.u32(Id::kConn).value_or(0);
-}
-
 Bytes bytes_of(const MessageReader::Item& m, Id id) {
   const auto value = m.headers.bytes(id);
   return value ? to_bytes(*value) : Bytes();
@@ -61,6 +57,7 @@ Status Channel::on_hello(const MessageReader::Item& m) {
 }
 
 Status Channel::on_message(const MessageReader::Item& m) {
+  const auto conn = m.headers.u32(Id::kConn);  // 0 is one
   switch (m.head.type) {
     case Type::kData:
       on_data(m);
@@ -81,20 +78,18 @@ Status Channel::on_message(const MessageReader::Item& m) {
       return {};
     case Type::kBind:
       return on_bind(m);
-    case Type::kUnbind: {
-      const std::uint32_t bind = conn_of(m);
-      if (binds_.erase(bind) != 0) user_.on_unbind(*this, bind);
-      put_closed(bind, m.head.sequence, nullptr, "unbound");
+    case Type::kUnbind:
+      if (!conn) return {};
+      if (binds_.erase(*conn) != 0) user_.on_unbind(*this, *conn);
+      put_closed(*conn, m.head.sequence, nullptr, "unbound");
       return {};
-    }
     case Type::kUpdateBind:
-      if (binds_.contains(conn_of(m)))
-        user_.on_update_bind(*this, conn_of(m), m.headers.u16(Id::kCost),
-                             m.headers.u8(Id::kPrecedence));
+      if (conn && binds_.contains(*conn))
+        user_.on_update_bind(*this, *conn, m.headers.u16(Id::kCost), m.headers.u8(Id::kPrecedence));
       return {};
     case Type::kHealth:
-      if (binds_.contains(conn_of(m)))
-        user_.on_health(*this, conn_of(m), m.headers.flag(Id::kHealth));
+      if (conn && binds_.contains(*conn))
+        user_.on_health(*this, *conn, m.headers.flag(Id::kHealth));
       return {};
     case Type::kDialSuccess:
       on_dial_success(m);
@@ -103,7 +98,7 @@ Status Channel::on_message(const MessageReader::Item& m) {
       on_dial_failed(m);
       return {};
     case Type::kStateClosed:
-      on_state_closed(conn_of(m));
+      if (conn) on_state_closed(*conn);
       return {};
     case Type::kUpdateToken:
     case Type::kBindSuccess:  // what an old SDK calls it
@@ -228,7 +223,8 @@ void Channel::on_update_token(const MessageReader::Item& m) {
 }
 
 void Channel::on_data(const MessageReader::Item& m) {
-  Conn* conn = find(conn_of(m));
+  const auto id = m.headers.u32(Id::kConn);
+  Conn* conn = id ? find(*id) : nullptr;
   in_data_ = nullptr;
   if (conn == nullptr || !conn->open_ || conn->fin_in_) return;
   Record r{

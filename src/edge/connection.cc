@@ -95,13 +95,10 @@ void Connection::pump() {
 
 void Connection::end(const Error& why, bool cut) {
   if (down_) return;
-  // What was said may leave, as far as the kernel takes it now.
-  if (record_ != nullptr) (void)write_pending();
-  for (int records = 0; records < 4 && record_ == nullptr; ++records) {
-    record_ = channel_.next_record();
-    if (record_ == nullptr || !write_pending()) break;
+  if (why.is(Errc::kRefused)) {  // the refusal itself; of everything else nothing leaves any more
+    pump();
+    (void)stream_->flush();
   }
-  (void)stream_->flush();
   down_ = true;
   timer_.cancel();
   loop_.defer([this, alive = alive_, why, cut] {

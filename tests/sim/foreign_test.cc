@@ -387,6 +387,20 @@ TEST_P(ForeignTest, Row3927ARevokedIdentityLosesFlowsAndBindingsAtOnce) {
   EXPECT_TRUE(world.until([&] { return world.controller.terminators.empty(); }));
 }
 
+TEST_P(ForeignTest, AnOldCredentialEpochEndsTheConnectionAndOpensNone) {
+  bring_up();
+  open(3);
+  const std::string old = pump->token(SessionUse::kApi);
+  world.controller.enroll_again("pump", "00");
+  EXPECT_EQ(host->heard(1'000)->type, Type::kStateClosed);
+  EXPECT_TRUE(world.until([&] { return pump->down.has_value(); }, 1'000));
+  ForeignSdk again(world, "pump");
+  EXPECT_FALSE(again.hello(old));
+  ForeignSdk fresh(world, "pump");
+  EXPECT_TRUE(
+      fresh.hello(fresh.token(SessionUse::kApi, "", [](auto& t) { t.credential_epoch = 1; })));
+}
+
 TEST_P(ForeignTest, AConnectionEndsWithItsSessionsToken) {
   pump = std::make_unique<ForeignSdk>(world, "pump");
   ASSERT_TRUE(pump->hello(
