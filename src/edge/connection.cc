@@ -9,7 +9,8 @@
 namespace sally::edge {
 namespace {
 
-// An SDK that takes nothing for so long is as good as gone.
+// One that takes nothing for so long while much waits for it is as good as gone. Where little waits its program may
+// have its reasons.
 constexpr std::int64_t kStalledMs = 60'000;
 constexpr std::size_t kRead = 16'384;
 
@@ -58,13 +59,13 @@ void Connection::settle() {
   if (down_) return;
   stream_->want_read(channel_.wants_read());
   std::int64_t at = channel_.deadline_ms();
-  if (record_ != nullptr) at = std::min(at, moved_ms_ + kStalledMs);
+  if (stuck()) at = std::min(at, moved_ms_ + kStalledMs);
   timer_.arm(std::max<std::int64_t>(0, at - loop_.now_ms()));
 }
 
 void Connection::on_timer() {
   const std::int64_t now = loop_.now_ms();
-  if (record_ != nullptr && now >= moved_ms_ + kStalledMs)
+  if (stuck() && now >= moved_ms_ + kStalledMs)
     return close(Error(Errc::kStalled, "it takes nothing that is sent"));
   if (const Status s = channel_.on_time(now); !s) return close(s.error());
   on_channel_changed();

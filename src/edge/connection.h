@@ -52,6 +52,7 @@ class Connection final : public tls::StreamHandler, private ChannelTransport {
   void settle();
   void pump();
   bool write_pending();
+  [[nodiscard]] bool stuck() const { return record_ != nullptr && !channel_.wants_read(); }
   void end(const Error& why, bool cut);
 
   loop::Loop& loop_;
