@@ -125,7 +125,8 @@ class Channel {
   Channel& operator=(const Channel&) = delete;
 
   // ---- of the transport
-  Status feed(ByteView in, std::int64_t now_ms);
+  /// `whole`: the chunk that `in` is all of; it may be taken.
+  Status feed(ByteView in, std::int64_t now_ms, ChunkPtr* whole = nullptr);
   /// The next bytes to write, at most a chunk; null: none now.
   ChunkPtr next_record();
   /// False: nothing more is to be read for now.
@@ -220,6 +221,8 @@ class Channel {
   std::vector<Conn*> blocked_;
   std::vector<Delayed> delayed_;  // refusals, in order of their time
   Conn* in_data_ = nullptr;       // whose body is coming in
+  ChunkPtr* whole_ = nullptr;     // of what is being fed
+  Bytes scratch_;                 // the head of a message that leaves
   fabric::DeficitRoundRobin ring_;
   ChunkQueue out_;
   std::size_t out_bytes_ = 0;

@@ -29,12 +29,16 @@ std::string reason_of(ByteView body) {
 
 }  // namespace
 
-Status Channel::feed(ByteView in, std::int64_t now_ms) {
+Status Channel::feed(ByteView in, std::int64_t now_ms, ChunkPtr* whole) {
   now_ms_ = heard_ms_ = now_ms;
   while (state_ != State::kRefused && !end_at_ms_) {
     TRY_ASSIGN(const auto item, reader_.next(in));
     if (!item) break;
-    TRY(on_item(*item));
+    // What is behind the last piece of a body is nothing.
+    whole_ = in.empty() ? whole : nullptr;
+    const Status s = on_item(*item);
+    whole_ = nullptr;
+    if (!s) return s;
   }
   return {};
 }
@@ -244,16 +248,24 @@ void Channel::on_data(const MessageReader::Item& m) {
   }
   in_data_ = conn;
   conn->in_record_ = m.left != 0 || !body.empty();
-  conn->on_stream(ByteView(head, n));
+  conn->on_stream(ByteView(head, n), nullptr);
   if (!body.empty()) on_body(body, m.left);
 }
 
 void Channel::on_body(ByteView piece, std::uint32_t left) {
+  constexpr std::size_t kWorthTaking = 4'096;
+  if (in_data_ == nullptr) return;
+  if (whole_ != nullptr && piece.size() >= kWorthTaking) {
+    Chunk& chunk = **whole_;
+    chunk.begin = chunk.end - static_cast<std::uint32_t>(piece.size());
+    in_data_->in_record_ = left != 0;
+    return in_data_->on_stream(piece, whole_);
+  }
   while (!piece.empty() && in_data_ != nullptr) {
-    const ByteView part = piece.first(std::min(piece.size(), Conn::kMaxPiece));
+    const ByteView part = piece.first(std::min(piece.size(), kMaxPiece));
     piece = piece.subspan(part.size());
     in_data_->in_record_ = left != 0 || !piece.empty();
-    in_data_->on_stream(part);
+    in_data_->on_stream(part, nullptr);
   }
 }
 

@@ -9,10 +9,9 @@
 namespace sally::edge {
 namespace {
 
-// One that takes nothing for so long while much waits for it is as good as gone. Where little waits its program may
-// have its reasons.
+// One that takes nothing for so long while much waits for it is as good as gone. Where little waits
+// its program may have its reasons.
 constexpr std::int64_t kStalledMs = 60'000;
-constexpr std::size_t kRead = 16'384;
 
 }  // namespace
 
@@ -36,9 +35,12 @@ Connection::~Connection() {
 
 void Connection::on_readable() {
   ChunkPtr chunk = pool_.get();
-  const std::size_t n = stream_->read({chunk->data, kRead});
+  const std::size_t n = stream_->read({chunk->data, Chunk::kSize});
   if (n == 0 || down_) return;
-  if (const Status s = channel_.feed({chunk->data, n}, loop_.now_ms()); !s) return close(s.error());
+  chunk->begin = 0;
+  chunk->end = static_cast<std::uint32_t>(n);
+  if (const Status s = channel_.feed(chunk->view(), loop_.now_ms(), &chunk); !s)
+    return close(s.error());
   on_channel_changed();
 }
 

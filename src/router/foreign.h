@@ -51,7 +51,7 @@ class ForeignSide final : public Side, public edge::Conn {
   [[nodiscard]] ForeignSide* foreign() override { return this; }
 
   // edge::Conn
-  void on_stream(ByteView bytes) override;
+  void on_stream(ByteView bytes, ChunkPtr* whole) override;
   void on_closed(bool whole) override;
   void on_ended() override;
   void on_stalled() override;
