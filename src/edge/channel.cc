@@ -52,7 +52,7 @@ Channel::~Channel() {
 void Channel::put(ByteView bytes) {
   out_bytes_ += bytes.size();
   while (!bytes.empty()) {
-    const ByteView part = bytes.first(std::min(bytes.size(), Conn::kMaxPiece));
+    const ByteView part = bytes.first(std::min(bytes.size(), kMaxPiece));
     fabric::merge_into(out_, part, nullptr, pool_);
     bytes = bytes.subspan(part.size());
   }
@@ -90,16 +90,17 @@ void Channel::emit(Conn& conn) {
     put_closed(id, std::nullopt, nullptr, text);
     return conn.on_ended();
   }
-  Bytes head;
-  MessageWriter message(head, Type::kData, next_sequence());
+  scratch_.clear();
+  MessageWriter message(scratch_, Type::kData, next_sequence());
   message.put_u32(Id::kConn, conn.id_);
   if (record->uuid) message.put(Id::kUuid, ByteView(*record->uuid));
   if (record->flags != 0) message.put_u32(Id::kFlags, record->flags);
   message.body_follows(record->length);
-  fabric::merge_into(out_, head, nullptr, pool_);
+  fabric::merge_into(out_, scratch_, nullptr, pool_);
   conn.assembler_.take_body(out_, pool_);
-  out_bytes_ += head.size() + record->length;
-  ring_.charge(conn, head.size() + record->length);
+  const std::size_t size = scratch_.size() + record->length;
+  out_bytes_ += size;
+  ring_.charge(conn, size);
 }
 
 Bytes Channel::closed_message(std::uint32_t conn, std::optional<std::int32_t> reply_for,

@@ -125,7 +125,8 @@ class Channel {
   Channel& operator=(const Channel&) = delete;
 
   // ---- of the transport
-  Status feed(ByteView in, std::int64_t now_ms);
+  /// `whole`: the chunk that `in` is all of; it may be taken.
+  Status feed(ByteView in, std::int64_t now_ms, ChunkPtr* whole = nullptr);
   /// The next bytes to write, at most a chunk; null: none now.
   ChunkPtr next_record();
   /// False: nothing more is to be read for now.
@@ -140,6 +141,7 @@ class Channel {
   void accept_hello();
   /// `busy`: it may come again, else it is not permitted.
   void refuse_hello(const std::string& why, bool busy, std::int64_t now_ms);
+  [[nodiscard]] bool taken(std::uint32_t id) const { return conns_.contains(id); }
   /// False: a conn of that id is there.
   [[nodiscard]] bool attach(Conn& conn, std::uint32_t id);
   void connected(Conn& conn, std::int32_t sequence, std::string_view circuit, ByteView key);
@@ -219,6 +221,8 @@ class Channel {
   std::vector<Conn*> blocked_;
   std::vector<Delayed> delayed_;  // refusals, in order of their time
   Conn* in_data_ = nullptr;       // whose body is coming in
+  ChunkPtr* whole_ = nullptr;     // of what is being fed
+  Bytes scratch_;                 // the head of a message that leaves
   fabric::DeficitRoundRobin ring_;
   ChunkQueue out_;
   std::size_t out_bytes_ = 0;

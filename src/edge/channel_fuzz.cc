@@ -14,6 +14,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::uint8_t how = data[0];
   test::TestChannel t;
   t.hold_connects = (how & 0x40U) != 0;
+  t.in_chunks = (how & 1U) != 0;
   if ((how & 0x80U) != 0)
     t.refuse_with = Failure{.code = Code::kInvalidSession, .text = "Invalid Session"};
   for (ByteView in(data + 1, size - 1); !in.empty();) {
@@ -30,5 +31,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   t.channel->end(false);
   SALLY_CHECK(t.channel->conns() == 0);
   for (const auto& conn : t.conns) SALLY_CHECK(conn->channel() == nullptr);
+  t.conns.clear();
+  t.hear();
+  SALLY_CHECK(t.pool.in_use() == 0);
   return 0;
 }

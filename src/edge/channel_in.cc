@@ -15,10 +15,6 @@ constexpr std::size_t kMaxDelayed = 1'024;
 /// Records of messages up to this leave in one piece with their head.
 constexpr std::size_t kJoin = 2'048;
 
-std::uint32_t conn_of(const MessageReader::Item& m) {
-  return m.headers.u32(Id::kConn).value_or(0);
-}
-
 Bytes bytes_of(const MessageReader::Item& m, Id id) {
   const auto value = m.headers.bytes(id);
   return value ? to_bytes(*value) : Bytes();
@@ -33,12 +29,16 @@ std::string reason_of(ByteView body) {
 
 }  // namespace
 
-Status Channel::feed(ByteView in, std::int64_t now_ms) {
+Status Channel::feed(ByteView in, std::int64_t now_ms, ChunkPtr* whole) {
   now_ms_ = heard_ms_ = now_ms;
   while (state_ != State::kRefused && !end_at_ms_) {
     TRY_ASSIGN(const auto item, reader_.next(in));
     if (!item) break;
-    TRY(on_item(*item));
+    // What is behind the last piece of a body is nothing.
+    whole_ = in.empty() ? whole : nullptr;
+    const Status s = on_item(*item);
+    whole_ = nullptr;
+    if (!s) return s;
   }
   return {};
 }
@@ -61,6 +61,7 @@ Status Channel::on_hello(const MessageReader::Item& m) {
 }
 
 Status Channel::on_message(const MessageReader::Item& m) {
+  const auto conn = m.headers.u32(Id::kConn);  // 0 is one
   switch (m.head.type) {
     case Type::kData:
       on_data(m);
@@ -81,20 +82,18 @@ Status Channel::on_message(const MessageReader::Item& m) {
       return {};
     case Type::kBind:
       return on_bind(m);
-    case Type::kUnbind: {
-      const std::uint32_t bind = conn_of(m);
-      if (binds_.erase(bind) != 0) user_.on_unbind(*this, bind);
-      put_closed(bind, m.head.sequence, nullptr, "unbound");
+    case Type::kUnbind:
+      if (!conn) return {};
+      if (binds_.erase(*conn) != 0) user_.on_unbind(*this, *conn);
+      put_closed(*conn, m.head.sequence, nullptr, "unbound");
       return {};
-    }
     case Type::kUpdateBind:
-      if (binds_.contains(conn_of(m)))
-        user_.on_update_bind(*this, conn_of(m), m.headers.u16(Id::kCost),
-                             m.headers.u8(Id::kPrecedence));
+      if (conn && binds_.contains(*conn))
+        user_.on_update_bind(*this, *conn, m.headers.u16(Id::kCost), m.headers.u8(Id::kPrecedence));
       return {};
     case Type::kHealth:
-      if (binds_.contains(conn_of(m)))
-        user_.on_health(*this, conn_of(m), m.headers.flag(Id::kHealth));
+      if (conn && binds_.contains(*conn))
+        user_.on_health(*this, *conn, m.headers.flag(Id::kHealth));
       return {};
     case Type::kDialSuccess:
       on_dial_success(m);
@@ -103,7 +102,7 @@ Status Channel::on_message(const MessageReader::Item& m) {
       on_dial_failed(m);
       return {};
     case Type::kStateClosed:
-      on_state_closed(conn_of(m));
+      if (conn) on_state_closed(*conn);
       return {};
     case Type::kUpdateToken:
     case Type::kBindSuccess:  // what an old SDK calls it
@@ -228,7 +227,8 @@ void Channel::on_update_token(const MessageReader::Item& m) {
 }
 
 void Channel::on_data(const MessageReader::Item& m) {
-  Conn* conn = find(conn_of(m));
+  const auto id = m.headers.u32(Id::kConn);
+  Conn* conn = id ? find(*id) : nullptr;
   in_data_ = nullptr;
   if (conn == nullptr || !conn->open_ || conn->fin_in_) return;
   Record r{
@@ -248,16 +248,24 @@ void Channel::on_data(const MessageReader::Item& m) {
   }
   in_data_ = conn;
   conn->in_record_ = m.left != 0 || !body.empty();
-  conn->on_stream(ByteView(head, n));
+  conn->on_stream(ByteView(head, n), nullptr);
   if (!body.empty()) on_body(body, m.left);
 }
 
 void Channel::on_body(ByteView piece, std::uint32_t left) {
+  constexpr std::size_t kWorthTaking = 4'096;
+  if (in_data_ == nullptr) return;
+  if (whole_ != nullptr && piece.size() >= kWorthTaking) {
+    Chunk& chunk = **whole_;
+    chunk.begin = chunk.end - static_cast<std::uint32_t>(piece.size());
+    in_data_->in_record_ = left != 0;
+    return in_data_->on_stream(piece, whole_);
+  }
   while (!piece.empty() && in_data_ != nullptr) {
-    const ByteView part = piece.first(std::min(piece.size(), Conn::kMaxPiece));
+    const ByteView part = piece.first(std::min(piece.size(), kMaxPiece));
     piece = piece.subspan(part.size());
     in_data_->in_record_ = left != 0 || !piece.empty();
-    in_data_->on_stream(part);
+    in_data_->on_stream(part, nullptr);
   }
 }
 

@@ -437,6 +437,21 @@ TEST_F(EdgeChannel, UnknownMessagesAreIgnored) {
   EXPECT_EQ(heard().type, Type::kResult);
 }
 
+TEST_F(EdgeChannel, WithoutAConnIdNoConnIsMeant) {
+  ASSERT_TRUE(t.up());
+  bind(0);
+  open(1);
+  t.hold_connects = true;
+  connect(0);
+  for (const Type type : {Type::kData, Type::kStateClosed, Type::kUnbind, Type::kHealth,
+                          Type::kUpdateBind, Type::kBind})
+    ASSERT_TRUE(t.say(message(type, 3, {}, "x")));
+  EXPECT_TRUE(t.ear.messages.empty());
+  EXPECT_EQ(t.channel->conns(), 3U);
+  EXPECT_EQ(t.channel->binds(), 1U);
+  EXPECT_TRUE(t.health.empty());
+}
+
 // The hello's headers, however many, large, doubled or unknown, decide nothing but which token is
 // looked at.
 TEST_F(EdgeChannel, GHSAcc5m7mhmxh9fHelloHeadersOfEveryKind) {

@@ -21,9 +21,9 @@ class Conn : public fabric::Turn {
   Conn() = default;
   ~Conn() override;
 
-  /// The next bytes of the circuit, at most kMaxPiece; whole records in the end.
-  static constexpr std::size_t kMaxPiece = 16'000;
-  virtual void on_stream(ByteView bytes) = 0;
+  /// The next bytes of the circuit; whole records in the end. At most kMaxPiece, or all of the
+  /// chunk `whole`, which may then be taken.
+  virtual void on_stream(ByteView bytes, ChunkPtr* whole) = 0;
   /// The SDK has closed it, or its channel is gone: off the channel. `whole`: no record was cut
   /// off.
   virtual void on_closed(bool whole) = 0;

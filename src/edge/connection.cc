@@ -9,9 +9,9 @@
 namespace sally::edge {
 namespace {
 
-// An SDK that takes nothing for so long is as good as gone.
+// One that takes nothing for so long while much waits for it is as good as gone. Where little waits
+// its program may have its reasons.
 constexpr std::int64_t kStalledMs = 60'000;
-constexpr std::size_t kRead = 16'384;
 
 }  // namespace
 
@@ -35,9 +35,12 @@ Connection::~Connection() {
 
 void Connection::on_readable() {
   ChunkPtr chunk = pool_.get();
-  const std::size_t n = stream_->read({chunk->data, kRead});
+  const std::size_t n = stream_->read({chunk->data, Chunk::kSize});
   if (n == 0 || down_) return;
-  if (const Status s = channel_.feed({chunk->data, n}, loop_.now_ms()); !s) return close(s.error());
+  chunk->begin = 0;
+  chunk->end = static_cast<std::uint32_t>(n);
+  if (const Status s = channel_.feed(chunk->view(), loop_.now_ms(), &chunk); !s)
+    return close(s.error());
   on_channel_changed();
 }
 
@@ -58,13 +61,13 @@ void Connection::settle() {
   if (down_) return;
   stream_->want_read(channel_.wants_read());
   std::int64_t at = channel_.deadline_ms();
-  if (record_ != nullptr) at = std::min(at, moved_ms_ + kStalledMs);
+  if (stuck()) at = std::min(at, moved_ms_ + kStalledMs);
   timer_.arm(std::max<std::int64_t>(0, at - loop_.now_ms()));
 }
 
 void Connection::on_timer() {
   const std::int64_t now = loop_.now_ms();
-  if (record_ != nullptr && now >= moved_ms_ + kStalledMs)
+  if (stuck() && now >= moved_ms_ + kStalledMs)
     return close(Error(Errc::kStalled, "it takes nothing that is sent"));
   if (const Status s = channel_.on_time(now); !s) return close(s.error());
   on_channel_changed();
@@ -95,13 +98,10 @@ void Connection::pump() {
 
 void Connection::end(const Error& why, bool cut) {
   if (down_) return;
-  // What was said may leave, as far as the kernel takes it now.
-  if (record_ != nullptr) (void)write_pending();
-  for (int records = 0; records < 4 && record_ == nullptr; ++records) {
-    record_ = channel_.next_record();
-    if (record_ == nullptr || !write_pending()) break;
+  if (why.is(Errc::kRefused)) {  // the refusal itself; of everything else nothing leaves any more
+    pump();
+    (void)stream_->flush();
   }
-  (void)stream_->flush();
   down_ = true;
   timer_.cancel();
   loop_.defer([this, alive = alive_, why, cut] {

@@ -36,7 +36,7 @@ class Connection final : public tls::StreamHandler, private ChannelTransport {
   [[nodiscard]] const tls::Session& session() const { return stream_->session(); }
   [[nodiscard]] const loop::Address& remote() const { return stream_->remote(); }
   [[nodiscard]] bool up() const { return !down_ && channel_.live(); }
-  /// Ends it and, at once, the circuits on it; what was said to the SDK before may leave.
+  /// Ends it and the circuits on it, at once.
   void close(const Error& why) { end(why, true); }
 
   // tls::StreamHandler
@@ -52,6 +52,7 @@ class Connection final : public tls::StreamHandler, private ChannelTransport {
   void settle();
   void pump();
   bool write_pending();
+  [[nodiscard]] bool stuck() const { return record_ != nullptr && !channel_.wants_read(); }
   void end(const Error& why, bool cut);
 
   loop::Loop& loop_;

@@ -49,9 +49,10 @@ void RecordAssembler::take_body(ChunkQueue& out, ChunkPool& pool) {
   held_bytes_ -= left;
   while (left > 0) {
     Chunk& front = held_.front();
-    const std::size_t n = std::min(left, front.size());
+    const bool all = front.size() <= left;
+    const std::size_t n = all ? front.size() : std::min(left, kMaxPiece);
     left -= n;
-    if (n == front.size()) {
+    if (all) {
       ChunkPtr whole = held_.pop_front();
       fabric::merge_into(out, whole->view(), &whole, pool);
     } else {

@@ -21,6 +21,8 @@ inline constexpr std::uint8_t kMessageFlags = 0x1f;
 inline constexpr std::uint8_t kClose = 0x40;
 inline constexpr std::uint8_t kHasUuid = 0x80;
 inline constexpr std::size_t kUuidSize = 16;
+/// Of what is copied at a time: it fits an empty chunk.
+inline constexpr std::size_t kMaxPiece = 16'000;
 inline constexpr std::size_t kMaxRecordHead = 4 + kUuidSize;
 
 struct Record {

@@ -20,9 +20,9 @@ namespace sally::edge::test {
 class TestConn final : public Conn {
  public:
   explicit TestConn(ChunkPool& pool) : pool_(pool) {}
-  void on_stream(ByteView bytes) override {
+  void on_stream(ByteView bytes, ChunkPtr* whole) override {
     append(stream, bytes);
-    if (peer != nullptr) peer->send(bytes);
+    if (peer != nullptr) peer->send(bytes, whole);
   }
   void on_closed(bool whole) override {
     closed = whole;
@@ -44,8 +44,8 @@ class TestConn final : public Conn {
     piece = out_.pop_front();
     return true;
   }
-  void send(ByteView bytes) {
-    fabric::merge_into(out_, bytes, nullptr, pool_);
+  void send(ByteView bytes, ChunkPtr* whole = nullptr) {
+    fabric::merge_into(out_, bytes, whole, pool_);
     if (channel() != nullptr) channel()->ready(*this);
   }
   void send_close(std::string_view why) {
@@ -86,9 +86,21 @@ class TestChannel final : public ChannelUser, public ChannelTransport {
 
   /// What the SDK says; the answers are in `ear`.
   Status say(ByteView bytes) {
-    const Status s = channel->feed(bytes, now_ms);
-    hear();
-    return s;
+    if (!in_chunks) {
+      const Status s = channel->feed(bytes, now_ms);
+      hear();
+      return s;
+    }
+    // As they come from a TLS connection.
+    while (!bytes.empty()) {
+      ChunkPtr chunk = pool.get();
+      chunk->begin = chunk->end = 0;
+      bytes = bytes.subspan(chunk->append(bytes));
+      const Status s = channel->feed(chunk->view(), now_ms, &chunk);
+      hear();
+      if (!s) return s;
+    }
+    return {};
   }
   Status pass(std::int64_t ms) {
     now_ms += ms;
@@ -122,7 +134,7 @@ class TestChannel final : public ChannelUser, public ChannelTransport {
       return c.refuse_connect(connect.conn, connect.sequence, {.text = "in use"});
     if (hold_connects) return;
     TestConn& hosting = conn();
-    hosting.answered = [this, &c, &dialing, &hosting, sequence = connect.sequence] {
+    hosting.answered = [&c, &dialing, &hosting, sequence = connect.sequence] {
       if (hosting.failed)
         return c.refuse(dialing, sequence, {.text = "exceeded retries (" + *hosting.failed + ")"});
       dialing.peer = &hosting;
@@ -163,6 +175,7 @@ class TestChannel final : public ChannelUser, public ChannelTransport {
   bool answer_hello = true;
   bool refuse_hello = false;
   bool hold_connects = false;
+  bool in_chunks = true;
   std::optional<Failure> refuse_with;
   std::uint32_t host = 0;
   std::vector<Connect> connects;

@@ -74,8 +74,15 @@ bool Worker::enforce_device(Device& device, std::uint64_t& cut) {
     device.close(s.error());
     return true;
   }
-  if (!device.up()) return true;
   const wire::IdentityState standing = standing_of(device.id);
+  // What its session was opened with is worth nothing any more; a lane has its card for that.
+  if (device.foreign != nullptr && device.foreign->credential_epoch < standing.credential_epoch) {
+    cut += device.circuits();
+    event("router.cut", device.id, device.peer().serial(), "an old credential epoch");
+    device.close(Error(Errc::kRevoked, "device " + device.id));
+    return true;
+  }
+  if (!device.up()) return true;
   bool as_before = true;
   if (device.card && (*device.card)->credential_epoch < standing.credential_epoch) {
     device.card.reset();

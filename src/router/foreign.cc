@@ -50,7 +50,8 @@ void Worker::accept_foreign(std::unique_ptr<tls::Stream> stream) {
       loop_, pool_, std::move(stream), *this,
       edge::ChannelOptions{.router_id = options().id,
                            .connection_id = random_.hex(8),
-                           .software = "v" SALLY_VERSION "|sallyport||linux|"});
+                           .software = "v" SALLY_VERSION "|sallyport||linux|",
+                           .stalled_ms = options().foreign_stall_ms});
   channels_.emplace(&device->foreign->connection->channel(), std::move(device));
   shared_.lanes.fetch_add(1, std::memory_order_relaxed);
 }
@@ -62,6 +63,7 @@ Status Worker::check_hello(Device& device, const std::string& token) {
   if (!foreign.session.empty() && foreign.session != session->session)
     return fail(trust::Errc::kMismatch, "a token of another session");
   foreign.session = session->session;
+  foreign.credential_epoch = session->credential_epoch;
   foreign.ends_ms = session->not_after_ms;
   return {};
 }
@@ -246,10 +248,12 @@ void Worker::on_unbind(edge::Channel& channel, std::uint32_t bind) {
 }
 
 void Worker::update_hosting(Device& device, Foreign::Hosting& hosting) {
-  hosting.record.precedence = rank_of(hosting);
   if (!device.share.account().may_bind_now(loop_.clock().mono_us())) return;
-  if (shared_.terminators.remove(hosting.record.service, hosting.record.instance, device))
-    (void)shared_.terminators.put(hosting.record, index_, device, hosting.binding);
+  hosting.record.precedence = rank_of(hosting);
+  // Not where a newer connection has taken it over.
+  const auto t = shared_.terminators.find(hosting.record.service, hosting.record.id);
+  if (t == nullptr || t->on != &device) return;
+  (void)shared_.terminators.put(hosting.record, index_, device, hosting.binding);
   shared_.desk.report_terminators(index_);
 }
 
@@ -267,7 +271,7 @@ void Worker::on_update_bind(edge::Channel& channel, std::uint32_t bind,
 void Worker::on_health(edge::Channel& channel, std::uint32_t bind, bool passed) {
   Device& device = *find(channel);
   const auto it = device.foreign->hostings.find(bind);
-  if (it == device.foreign->hostings.end() || it->second.healthy == passed) return;
+  if (it == device.foreign->hostings.end()) return;
   it->second.healthy = passed;
   update_hosting(device, it->second);
 }

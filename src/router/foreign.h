@@ -17,9 +17,10 @@ namespace sally::router {
 /// A foreign end's connection. Owner: its Device. Thread: the worker's.
 struct Foreign {
   std::unique_ptr<edge::Connection> connection;
-  std::string session;                ///< id of the API session of its hello's token
-  std::int64_t ends_ms = 0;           ///< when that token does, in Unix time
-  std::unique_ptr<loop::Timer> card;  ///< while its hello waits for the identity's card
+  std::string session;                 ///< id of the API session of its hello's token
+  std::uint64_t credential_epoch = 0;  ///< and of what is believed of the identity
+  std::int64_t ends_ms = 0;            ///< when that token does, in Unix time
+  std::unique_ptr<loop::Timer> card;   ///< while its hello waits for the identity's card
   struct Hosting {
     wire::Terminator record;
     ForeignBinding binding;
@@ -50,7 +51,7 @@ class ForeignSide final : public Side, public edge::Conn {
   [[nodiscard]] ForeignSide* foreign() override { return this; }
 
   // edge::Conn
-  void on_stream(ByteView bytes) override;
+  void on_stream(ByteView bytes, ChunkPtr* whole) override;
   void on_closed(bool whole) override;
   void on_ended() override;
   void on_stalled() override;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/check.h"
 #include "base/log.h"
 #include "router/worker.h"
 
@@ -49,6 +50,12 @@ std::optional<edge::Failure> Worker::begin_foreign(Device& device, edge::Connect
                                                               : wire::SetupCode::kNoService,
                   known.error().text());
   service = (*known)->record.id;
+  edge::Channel& channel = device.foreign->connection->channel();
+  if (channel.taken(connect.conn)) {
+    failure.text = "connection id already in use";
+    failure.hint = edge::Hint::kDefault;
+    return refuse(wire::SetupCode::kInvalid, failure.text);
+  }
   if ((*known)->record.e2e == wire::E2e::kCompatible && connect.key.empty()) {
     failure = {.code = edge::Code::kEncryptionMissing,
                .hint = edge::Hint::kDefault,
@@ -99,12 +106,7 @@ std::optional<edge::Failure> Worker::begin_foreign(Device& device, edge::Connect
                    .text = {}};
   auto circuit = std::make_unique<Circuit>(*this, id, std::move(circuit_share));
   auto side = std::make_unique<ForeignSide>(*circuit, loop_);
-  if (!device.foreign->connection->channel().attach(*side, connect.conn)) {
-    shared_.circuits.release(id);
-    failure.text = "connection id already in use";
-    failure.hint = edge::Hint::kDefault;
-    return refuse(wire::SetupCode::kInvalid, failure.text);
-  }
+  SALLY_CHECK(channel.attach(*side, connect.conn));
   circuit->set_dialing(std::move(side));
   opening->call = std::make_unique<edge::Connect>(std::move(connect));
   opening->timer = std::make_unique<loop::Timer>(loop_.timers(), [this, c = circuit.get()] {

@@ -45,10 +45,10 @@ void ForeignSide::end(wire::ResetCode code, const std::string& text) {
   if (channel() != nullptr) channel()->close(*this, text_of(code, text));
 }
 
-void ForeignSide::on_stream(ByteView bytes) {
+void ForeignSide::on_stream(ByteView bytes, ChunkPtr* whole) {
   if (sent_ == 0) set_quantum(kStep);
   sent_ += bytes.size();
-  if (!pass_on(wire::Class::kNormal, bytes, nullptr)) {
+  if (!pass_on(wire::Class::kNormal, bytes, whole)) {
     forwarded_ = sent_;  // the other end has gone
     return;
   }

@@ -41,6 +41,8 @@ struct RouterOptions {
   std::size_t max_circuits = 100'000;
   std::size_t max_openings = 4'096;  ///< circuits between SETUP and the answer
   AccountLimits per_device;
+  /// So long one conn of a foreign end may hold up the others of its channel.
+  std::int64_t foreign_stall_ms = 30'000;
   /// Of a service only the rate of dials counts.
   AccountLimits per_service{.dials_per_s = 1'000, .dial_burst = 4'000};
   /// 1: everything on the caller's loop. More (at most kMaxWorkers): the first one there, each
