@@ -17,7 +17,7 @@ namespace {
 class LateAnswers : public testing::Test {
  protected:
   // Long for what answers, and waited for once in each test.
-  static constexpr int kAnswerMs = 500;
+  static constexpr int kAnswerMs = 1'500;
 
   LateAnswers() {
     char name[] = "/tmp/sally_tpm_XXXXXX";

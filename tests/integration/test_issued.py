@@ -9,6 +9,7 @@ import subprocess
 import certlint
 import pytest
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from hardware import memory_of
@@ -23,16 +24,18 @@ def run(*args, **kwargs):
     return subprocess.run([str(a) for a in args], capture_output=True, text=True, timeout=60, check=False, **kwargs)
 
 
-def session_in(memory):
-    """A session certificate is nowhere but in the memory of its device."""
+def session_in(memory, issuer):
+    """A session certificate is nowhere but in the memory of its device; what is left of one there may be spoiled."""
     for at in (m.start() for m in re.finditer(re.escape(SESSION), memory)):
-        for begin in (m.start() for m in re.finditer(b"\x30\x82", memory[max(0, at - 1024):at])):
-            begin += max(0, at - 1024)
-            size = 4 + int.from_bytes(memory[begin + 2:begin + 4], "big")
+        for begin in (m.start() for m in re.compile(b"\x30\x82").finditer(memory, max(0, at - 1024), at)):
+            end = begin + 4 + int.from_bytes(memory[begin + 2:begin + 4], "big")
             try:
-                return x509.load_der_x509_certificate(memory[begin:begin + size])
-            except ValueError:
-                pass
+                certificate = x509.load_der_x509_certificate(memory[begin:end])
+                certificate.verify_directly_issued_by(issuer)
+            except (ValueError, InvalidSignature):
+                continue
+            if end > at:
+                return certificate
     return None
 
 
@@ -85,7 +88,7 @@ class Issued:
 
     def session(self):
         memory_of(pids_of(self.pump.dir)["sally-agent"][0], self.folder / "memory")
-        return session_in((self.folder / "memory").read_bytes())
+        return session_in((self.folder / "memory").read_bytes(), x509.load_pem_x509_certificate(self.pem("devices").read_bytes()))
 
     def fetch(self, path, out):
         done = run("curl", "--silent", "--fail", "--cacert", self.pem("root"), "-o", out, f"https://127.0.0.1:{self.net.port}/{path}")
