@@ -103,11 +103,12 @@ func (a *app) host(args []string) (answer, error) {
 	default:
 		return nil, fmt.Errorf("host: unknown manner %s", args[1])
 	}
-	options := ziti.DefaultListenOptions()
-	options.WaitForNEstablishedListeners = 1
-	options.ConnectTimeout = 15 * time.Second
-	listener, err := a.context.ListenWithOptions(args[0], options)
+	listener, err := a.context.Listen(args[0])
 	if err != nil {
+		return nil, err
+	}
+	if err := established(listener); err != nil {
+		_ = listener.Close()
 		return nil, err
 	}
 	a.lock.Lock()
@@ -130,6 +131,22 @@ func (a *app) host(args []string) (answer, error) {
 		}
 	}()
 	return nil, nil
+}
+
+// established waits until a router has the listener. (WaitForNEstablishedListeners of v1.2.3 may miss the moment and time
+// out: "waiting for 1 listeners ..., only had 1".)
+func established(listener edge.Listener) error {
+	counts, known := listener.(interface{ GetEstablishedCount() uint })
+	if !known {
+		return errors.New("the listener tells nobody whether it is established")
+	}
+	for range 750 {
+		if counts.GetEstablishedCount() > 0 {
+			return nil
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return errors.New("no router took the listener within 15 s")
 }
 
 func (a *app) unhost(args []string) (answer, error) {

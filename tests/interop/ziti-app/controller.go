@@ -148,6 +148,12 @@ func (a *app) extend(args []string) (answer, error) {
 	if err := os.WriteFile(args[0], made, 0o600); err != nil {
 		return nil, err
 	}
-	a.context.SetCredentials(edge_apis.NewIdentityCredentialsFromConfig(a.config.ID))
+	credentials := edge_apis.NewIdentityCredentialsFromConfig(a.config.ID)
+	a.context.SetCredentials(credentials)
+	// The SDK takes credentials at a full login only, which ends its router connections and what flows over them. So the
+	// connections to the controller get the certificate here.
+	transport := context.CtrlClt.HttpTransport
+	transport.TLSClientConfig.Certificates = credentials.TlsCerts()
+	transport.CloseIdleConnections()
 	return nil, nil
 }
