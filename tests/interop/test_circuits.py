@@ -153,9 +153,10 @@ def test_what_is_withdrawn_is_cut_within_a_second(pair, net, what):
 def test_a_host_binds_again_at_a_router_that_comes_back(pair, net):
     host, dialer, name = pair
     host.ask("host", name, "echo")
-    dialer.ask("dial", name)
+    dialer.ask("hold", name)
     router = net.pid("sally-router")
     os.kill(router, signal.SIGKILL)
+    dialer.await_event("flow-ended")
     wait_for(lambda: router not in pids_of(net.context).get("sally-router", [router]), what="the router is started again")
     start = time.monotonic()
 
