@@ -11,6 +11,7 @@ namespace {
 
 constexpr std::size_t kMaxReason = 256;
 constexpr std::size_t kMaxUuid = 16;
+constexpr std::size_t kMaxKey = 128;  // SDKs have 32 and 65
 constexpr std::size_t kMaxDelayed = 1'024;
 /// Records of messages up to this leave in one piece with their head.
 constexpr std::size_t kJoin = 2'048;
@@ -120,11 +121,14 @@ void Channel::on_connect(const MessageReader::Item& m) {
   if (!conn)
     return refuse_connect(0, m.head.sequence,
                           {.code = Code::kNone, .text = "connId not set, required"});
+  Bytes key = bytes_of(m, Id::kPublicKey);
+  if (key.size() > kMaxKey)
+    return refuse_connect(*conn, m.head.sequence, {.text = "public key is too long"});
   user_.on_connect(*this, {.conn = *conn,
                            .sequence = m.head.sequence,
                            .token = to_text(m.body),
                            .instance = m.headers.text(Id::kInstance),
-                           .key = bytes_of(m, Id::kPublicKey),
+                           .key = std::move(key),
                            .caller_id = m.headers.text(Id::kCallerId),
                            .app_data = bytes_of(m, Id::kAppData),
                            .marker = m.headers.text(Id::kMarker)});
@@ -145,6 +149,10 @@ Status Channel::on_bind(const MessageReader::Item& m) {
             .precedence = m.headers.u8(Id::kPrecedence).value_or(0),
             .router_ids = m.headers.flag(Id::kRouterConn),
             .wants_success = m.headers.flag(Id::kBindSuccess)};
+  if (bind.key.size() > kMaxKey) {
+    refuse_bind(bind, {.hint = Hint::kNotRetriable, .text = "public key is too long"});
+    return {};
+  }
   if (binds_.size() >= kMaxBinds && !binds_.contains(*conn)) {
     refuse_bind(bind, {.code = Code::kInternal, .hint = Hint::kTooBusy, .text = "too many binds"});
     return {};

@@ -352,6 +352,18 @@ TEST_F(EdgeChannel, BindsUpdatesHealthAndUnbind) {
   EXPECT_TRUE(t.ear.messages.empty());
 }
 
+TEST_F(EdgeChannel, AKeyIsShort) {
+  ASSERT_TRUE(t.up());
+  const test::Fields key{{Id::kConn, le32(7)}, {Id::kPublicKey, Bytes(129)}};
+  ASSERT_TRUE(t.say(message(Type::kConnect, 4, key, "t")));
+  EXPECT_EQ(heard().said(), "public key is too long");
+  ASSERT_TRUE(t.say(message(Type::kBind, 4, key, "t")));
+  ASSERT_TRUE(t.pass(2'000));
+  EXPECT_EQ(heard().said(), "public key is too long");
+  EXPECT_TRUE(t.binds.empty());
+  EXPECT_TRUE(t.connects.empty());
+}
+
 TEST_F(EdgeChannel, ATokenIsRenewedOrTheChannelEnds) {
   ASSERT_TRUE(t.up());
   ASSERT_TRUE(t.say(message(Type::kUpdateToken, 11, {}, "fresh")));

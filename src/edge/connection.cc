@@ -16,11 +16,12 @@ constexpr std::int64_t kStalledMs = 60'000;
 }  // namespace
 
 Connection::Connection(loop::Loop& loop, ChunkPool& pool, std::unique_ptr<tls::Stream> stream,
-                       ConnectionOwner& owner, ChannelOptions options)
+                       ConnectionOwner& owner, ChannelOptions options, Traffic traffic)
     : loop_(loop),
       pool_(pool),
       stream_(std::move(stream)),
       owner_(owner),
+      traffic_(traffic),
       channel_(owner, *this, pool, std::move(options), loop.now_ms()),
       moved_ms_(loop.now_ms()),
       timer_(loop.timers(), [this] { on_timer(); }) {
@@ -37,6 +38,7 @@ void Connection::on_readable() {
   ChunkPtr chunk = pool_.get();
   const std::size_t n = stream_->read({chunk->data, Chunk::kSize});
   if (n == 0 || down_) return;
+  traffic_.bytes_in.add(n);
   chunk->begin = 0;
   chunk->end = static_cast<std::uint32_t>(n);
   if (const Status s = channel_.feed(chunk->view(), loop_.now_ms(), &chunk); !s)
@@ -75,6 +77,7 @@ void Connection::on_timer() {
 
 bool Connection::write_pending() {
   const std::size_t n = stream_->gather(record_->view());
+  traffic_.bytes_out.add(n);
   if (n != 0) moved_ms_ = loop_.now_ms();
   record_->begin += static_cast<std::uint32_t>(n);
   if (record_->size() != 0) return false;

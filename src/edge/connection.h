@@ -20,13 +20,19 @@ class ConnectionOwner : public ChannelUser {
   virtual void on_channel_down(Channel& channel, const Error& why) = 0;
 };
 
+/// Of many connections; counted into by each. Outlives them.
+struct Traffic {
+  metrics::Counter& bytes_in;
+  metrics::Counter& bytes_out;
+};
+
 /// A Channel on a TLS connection. Owner: a ConnectionOwner. Thread: its loop's. Failure: every
 /// violation closes it and ends in on_channel_down.
 class Connection final : public tls::StreamHandler, private ChannelTransport {
  public:
   /// `stream` is established and has verified its peer.
   Connection(loop::Loop& loop, ChunkPool& pool, std::unique_ptr<tls::Stream> stream,
-             ConnectionOwner& owner, ChannelOptions options);
+             ConnectionOwner& owner, ChannelOptions options, Traffic traffic);
   ~Connection() override;
 
   [[nodiscard]] Channel& channel() { return channel_; }
@@ -59,6 +65,7 @@ class Connection final : public tls::StreamHandler, private ChannelTransport {
   ChunkPool& pool_;
   std::unique_ptr<tls::Stream> stream_;
   ConnectionOwner& owner_;
+  Traffic traffic_;
   Channel channel_;
   ChunkPtr record_;
   std::int64_t moved_ms_;  // when the SDK took something last, or nothing waited

@@ -51,7 +51,8 @@ void Worker::accept_foreign(std::unique_ptr<tls::Stream> stream) {
       edge::ChannelOptions{.router_id = options().id,
                            .connection_id = random_.hex(8),
                            .software = "v" SALLY_VERSION "|sallyport||linux|",
-                           .stalled_ms = options().foreign_stall_ms});
+                           .stalled_ms = options().foreign_stall_ms},
+      edge::Traffic{.bytes_in = counters_.lanes.bytes_in, .bytes_out = counters_.lanes.bytes_out});
   channels_.emplace(&device->foreign->connection->channel(), std::move(device));
   shared_.lanes.fetch_add(1, std::memory_order_relaxed);
 }

@@ -126,7 +126,8 @@ std::string Router::metrics_text(const std::vector<Worker::Figures>& workers) co
   out.gauge("sally_router_waiting_memory_limit_bytes",
             "What they may hold; beyond it the largest stalled circuits are reset.")
       .value(shared_.budget.limit());
-  out.counter("sally_router_lane_bytes_total", "Bytes of lanes inside TLS.");
+  out.counter("sally_router_lane_bytes_total",
+              "Bytes of lanes, and of the channels of Ziti SDKs, inside TLS.");
   each([&](N n, C c, F) {
     out.value(c.lanes.bytes_in.value(), {{"worker", n}, {"direction", "in"}});
     out.value(c.lanes.bytes_out.value(), {{"worker", n}, {"direction", "out"}});

@@ -541,6 +541,9 @@ TEST_P(ForeignTest, EveryByteCountsOnce) {
   EXPECT_EQ(sent, 50'004U) << "and the record's head";
   EXPECT_EQ(received, 2'004U);
   EXPECT_EQ(circuits, 1U);
+  const auto& live = world.controller.usage.rbegin()->second.live;
+  EXPECT_GT(live.bytes_in, 52'000U);
+  EXPECT_GT(live.bytes_out, 52'000U);
 }
 
 // ---- who does not read, and who asks for too much
