@@ -87,8 +87,14 @@ Response error_response(const Error& e) {
 
 namespace {
 
-Status check_admin(const Deps& d, const Request& r, const store::Transaction& tx) {
+// Before a transaction: strangers hold up nobody.
+Status check_shown(const Request& r) {
   if (!r.caller) return fail(Errc::kNoCertificate, "this needs an admin's client certificate");
+  return {};
+}
+
+Status check_admin(const Deps& d, const Request& r, const store::Transaction& tx) {
+  TRY(check_shown(r));
   const Caller& c = *r.caller;
   if (c.network != d.network.str() || c.role != crypto::Role::kAdmin)
     return fail(Errc::kNotAdmin, "this needs an admin of this network");
@@ -266,6 +272,7 @@ Response Api::fleet(const Request& request, const std::string& path, RouteName& 
   bool admitted = false;
   const auto run = [&]() -> Result<Response> {
     const std::int64_t now = deps_.clock.unix_ms();
+    TRY(check_shown(request));
     std::unique_ptr<store::Transaction> write;
     std::unique_ptr<const store::Transaction> read;
     if (route != nullptr && route->write) {
@@ -333,33 +340,43 @@ Response Api::fleet(const Request& request, const std::string& path, RouteName& 
   return r ? std::move(*r) : error_response(r.error());
 }
 
+bool Api::may_audit_denial() const {
+  const std::scoped_lock lock(stats_mutex_);
+  return denial_rate_.take(deps_.clock.mono_us());
+}
+
+void Api::note_denied(const Request& request, RouteName route, std::string_view code) const {
+  if (!request.caller || !may_audit_denial()) return;
+  audit_caller(request, "api.denied", route, code);
+}
+
 // Who used the API: an admin's certificate once a day, and whoever has one that is not an admin's.
 void Api::note_caller(const Request& request, RouteName route, const Error* refused) const {
-  if (!request.caller || (refused != nullptr && !refused->is(Errc::kNotAdmin))) return;
+  if (!request.caller) return;
+  if (refused != nullptr) {
+    if (refused->is(Errc::kNotAdmin)) note_denied(request, route, refused->code());
+    return;
+  }
   const Caller& c = *request.caller;
-  const std::int64_t now = deps_.clock.unix_ms();
   {
     const std::scoped_lock lock(stats_mutex_);
-    if (refused != nullptr) {
-      if (!denial_rate_.take(deps_.clock.mono_us())) return;
-    } else {
-      if (logins_.size() >= kMaxLogins) logins_.clear();
-      auto& day = logins_[c.serial];
-      if (day == now / 86'400'000) return;
-      day = now / 86'400'000;
-    }
+    const std::int64_t today = deps_.clock.unix_ms() / 86'400'000;
+    if (logins_.size() >= kMaxLogins) logins_.clear();
+    if (std::exchange(logins_[c.serial], today) == today) return;
   }
+  audit_caller(request, "admin.login", {}, {});
+}
+
+void Api::audit_caller(const Request& request, std::string_view action, RouteName route,
+                       std::string_view code) const {
+  const Caller& c = *request.caller;
   const auto write = [&]() -> Status {
-    TRY_ASSIGN(auto tx, deps_.store.begin(deps_.network, now));
+    TRY_ASSIGN(auto tx, deps_.store.begin(deps_.network, deps_.clock.unix_ms()));
     json::object detail{{"serial", c.serial}, {"from", request.remote}};
-    if (refused != nullptr) {
-      detail["code"] = refused->code();
-      detail["route"] = json::string(route);
-    } else if (const auto row = tx->certificate(c.serial); row && *row) {
-      detail["key"] = (*row)->key_hash;
-    }
-    TRY(tx->audit(std::string(crypto::role_name(c.role)) + "/" + c.id,
-                  refused != nullptr ? "api.denied" : "admin.login", c.id,
+    if (!code.empty()) detail["code"] = code;
+    if (!route.empty()) detail["route"] = route;
+    if (const auto row = tx->certificate(c.serial); row && *row) detail["key"] = (*row)->key_hash;
+    TRY(tx->audit(std::string(crypto::role_name(c.role)) + "/" + c.id, action, c.id,
                   json::serialize(detail)));
     return tx->commit();
   };

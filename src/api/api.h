@@ -139,6 +139,11 @@ class Api {
   [[nodiscard]] Response fleet(const Request& request, const std::string& path,
                                RouteName& name) const;
   void note_caller(const Request& request, RouteName route, const Error* refused) const;
+  /// Audits that who has a certificate of ours was refused; at a rate.
+  void note_denied(const Request& request, RouteName route, std::string_view code) const;
+  [[nodiscard]] bool may_audit_denial() const;
+  void audit_caller(const Request& request, std::string_view action, RouteName route,
+                    std::string_view code) const;
   [[nodiscard]] Response compatible(const Request& request, const std::string& path, bool prefixed,
                                     RouteName& name) const;
   /// compat/client.cc: what needs a proven leaf.

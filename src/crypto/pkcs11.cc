@@ -421,14 +421,19 @@ Result<std::unique_ptr<Token>> open_pkcs11(const KeyName& name) {
                                    " has several private keys of that name\nadd id=",
                 Source::kConfig);
   const CK_OBJECT_HANDLE key = keys.front();
-  // Where the token does not say, it does.
-  if (session->is_true(key, CKA_EXTRACTABLE, true) || !session->is_true(key, CKA_SENSITIVE, false))
-    return fail(
-        Errc::kKeyMayLeave,
-        "token " + token_text(name) +
-            " would give this key away (extractable, or not sensitive)\nmake one that stays: "
-            "pkcs11-tool --keypairgen --key-type EC:prime256v1",
-        Source::kConfig);
+  // Where the token does not say, it does. One that was made elsewhere is elsewhere still.
+  const bool stays =
+      !session->is_true(key, CKA_EXTRACTABLE, true) && session->is_true(key, CKA_SENSITIVE, false);
+  const bool own = session->is_true(key, CKA_LOCAL, false) ||
+                   (session->is_true(key, CKA_ALWAYS_SENSITIVE, false) &&
+                    session->is_true(key, CKA_NEVER_EXTRACTABLE, false));
+  if (!stays || !own)
+    return fail(Errc::kKeyMayLeave,
+                "token " + token_text(name) +
+                    (stays ? " did not make this key itself (it was imported)"
+                           : " would give this key away (extractable, or not sensitive)") +
+                    "\nmake one that stays: pkcs11-tool --keypairgen --key-type EC:prime256v1",
+                Source::kConfig);
   KeyName of_public = name;
   TRY_ASSIGN(const Bytes id, session->value(key, CKA_ID));
   if (!id.empty()) of_public.id = to_text(id);

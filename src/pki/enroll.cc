@@ -11,6 +11,9 @@
 #include "pki/revoke.h"
 
 namespace sally::pki {
+namespace {
+constexpr std::size_t kMaxTokenId = 128;
+}  // namespace
 
 Bytes TokenDoor::mac(std::string_view token_id) const {
   // The network is part of it: the same id in another network is another token.
@@ -54,10 +57,16 @@ Result<NewToken> TokenDoor::create(store::Transaction& tx, std::string_view acto
   return NewToken{std::move(jwt), row.id, row.expires_ms};
 }
 
+Result<bool> TokenDoor::knows(const store::Transaction& tx, std::string_view token_id) const {
+  if (token_id.empty() || token_id.size() > kMaxTokenId) return false;
+  TRY_ASSIGN(const auto row, tx.enrollment_by_mac(mac(token_id)));
+  return row.has_value();
+}
+
 Result<TokenDoor::Enrolled> TokenDoor::enroll(store::Transaction& tx, std::string_view token_id,
                                               ByteView csr_bytes, std::int64_t now_ms,
                                               Random& random, std::int64_t life_s) const {
-  if (token_id.empty() || token_id.size() > 128) return fail(Errc::kTokenUnknown, "no token");
+  if (token_id.empty() || token_id.size() > kMaxTokenId) return fail(Errc::kTokenUnknown, "no token");
   TRY_ASSIGN(auto row, tx.enrollment_by_mac(mac(token_id)));
   if (!row) return fail(Errc::kTokenUnknown, "no such token in this network");
   TRY_ASSIGN(auto identity, tx.identity(row->identity));

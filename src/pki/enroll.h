@@ -47,6 +47,8 @@ class TokenDoor {
                                         const std::string& issuer_url, std::int64_t now_ms,
                                         std::int64_t life_ms, Random& random) const;
 
+  /// Whether there is such a token, whatever became of it: so that strangers begin no change.
+  [[nodiscard]] Result<bool> knows(const store::Transaction& tx, std::string_view token_id) const;
   struct Enrolled {
     Issued issued;
     store::Identity identity;

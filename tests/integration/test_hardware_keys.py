@@ -158,10 +158,16 @@ def test_a_wrong_pin_is_shown_once(net, token, tmp_path):
     try_it()
 
 
-def test_a_key_that_could_leave_is_refused(net, token, tmp_path):
-    token.make_key("loose", "--extractable")
+@pytest.mark.parametrize("how", ["extractable", "imported"])
+def test_a_key_that_could_leave_or_is_elsewhere_is_refused(net, token, tmp_path, how):
+    if how == "extractable":
+        token.make_key(how, "--extractable")
+    else:
+        pem = subprocess.run(["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"], capture_output=True, check=True).stdout
+        (tmp_path / "key.pem").write_bytes(pem)
+        token.run("softhsm2-util", "--import", tmp_path / "key.pem", "--token", token.label, "--pin", PIN, "--label", how, "--id", "0b")
     with pytest.raises(Failed) as failed:
-        join(net, "loose", tmp_path / "d", "--key", token.name("loose"), env=token.env)
+        join(net, f"loose-{how}", tmp_path / "d", "--key", token.name(how), env=token.env)
     assert failed.value.error["code"] == "crypto.key_may_leave"
 
 

@@ -78,6 +78,7 @@ Response Api::login(const Request& r) const {
     if (why.is(Errc::kTooMany))
       return compat::refuse(deps_, 429, "SERVER_TOO_MANY_REQUESTS", "try again later");
     if (!why.is(Errc::kNoSession)) return compat::broken(deps_, why);
+    note_denied(r, "/authenticate", why.code());
     return compat::refuse(deps_, 401, "INVALID_AUTH", "the authentication request failed");
   };
   if (deps_.sessions == nullptr || caller == nullptr)
@@ -86,6 +87,11 @@ Response Api::login(const Request& r) const {
     return compat::refuse(deps_, 413, "REQUEST_ENTITY_TOO_LARGE", "request is too large");
   const auto run = [&]() -> Result<Response> {
     const std::int64_t now = deps_.clock.unix_ms();
+    {
+      TRY_ASSIGN(const auto read, deps_.store.read(deps_.network));
+      TRY(deps_.sessions->prove(*read, caller, now));
+    }
+    TRY(deps_.sessions->admit(caller->id, deps_.clock.mono_us()));
     TRY_ASSIGN(auto tx, deps_.store.begin(deps_.network, now));
     TRY_ASSIGN(const auto who, deps_.sessions->prove(*tx, caller, now));
     const auto body = body_of(r);
@@ -93,8 +99,8 @@ Response Api::login(const Request& r) const {
       return compat::refuse(deps_, 400, "COULD_NOT_PARSE_BODY", "body is not a JSON object");
     const auto types = opt_texts(*body, "configTypes", kMaxConfigTypes, 64);
     if (!types) return compat::refuse_field(deps_, "configTypes", types.error().context(), "");
-    TRY_ASSIGN(const auto opened, deps_.sessions->open(*tx, *caller, who.identity, *types, r.remote,
-                                                       *deps_.signer(), deps_.clock, deps_.random));
+    TRY_ASSIGN(const auto opened, deps_.sessions->open(*tx, who, *types, r.remote, *deps_.signer(),
+                                                       deps_.clock, deps_.random));
     TRY(tx->commit());
     tx.reset();
     if (who.first_use) note_first_use(deps_, who, now);
@@ -117,7 +123,11 @@ Response Api::client(const Request& r, const std::string& path, RouteName& name)
   if (r.body.size() > kMaxBody)
     return compat::refuse(deps_, 413, "REQUEST_ENTITY_TOO_LARGE", "request is too large");
   const std::string_view token = r.header(kTokenHeader);
-  if (deps_.sessions == nullptr) return unauthorized(deps_, token, Error(Errc::kNoSession, "none"));
+  // Who proves nothing begins no change.
+  if (deps_.sessions == nullptr || !r.caller)
+    return unauthorized(deps_, token, Error(Errc::kNoSession, "no client certificate"));
+  if (!deps_.sessions->admit_request(r.caller->id, deps_.clock.mono_us()))
+    return compat::refuse(deps_, 429, "SERVER_TOO_MANY_REQUESTS", "try again later");
   const auto run = [&]() -> Result<Response> {
     const std::int64_t now = deps_.clock.unix_ms();
     std::unique_ptr<store::Transaction> write;
@@ -128,7 +138,7 @@ Response Api::client(const Request& r, const std::string& path, RouteName& name)
       TRY_ASSIGN(read, deps_.store.read(deps_.network));
     }
     const store::Transaction& tx = write ? *write : *read;
-    const auto who = deps_.sessions->find(tx, token, r.caller ? &*r.caller : nullptr, now);
+    const auto who = deps_.sessions->find(tx, token, &*r.caller, now);
     if (!who) {
       if (who.error().is(Errc::kNoSession) || who.error().is(Errc::kSessionExpired))
         return unauthorized(deps_, token, who.error());
@@ -142,6 +152,7 @@ Response Api::client(const Request& r, const std::string& path, RouteName& name)
     compat::Client c{.deps = deps_,
                      .request = r,
                      .tx = tx,
+                     .read = &read,
                      .write = write.get(),
                      .session = who->row,
                      .identity = who->identity,
@@ -155,6 +166,7 @@ Response Api::client(const Request& r, const std::string& path, RouteName& name)
     write.reset();
     read.reset();  // what follows may want to write
     if (changed) deps_.live.changed();
+    if (route->write && out.status >= 400) note_denied(r, route->path, std::to_string(out.status));
     if (who->first_use) note_first_use(deps_, *who, now);
     return out;
   };
@@ -173,7 +185,8 @@ Response Api::compatible(const Request& r, const std::string& path, bool prefixe
   if (const auto at = std::find(kPaths.begin(), kPaths.end(), path); at != kPaths.end()) name = *at;
   const auto enrolled = [&](bool json_only) {
     std::string_view result = "api.bad_request";
-    Response response = compat::enroll_request(deps_, r, json_only, result);
+    Response response = compat::enroll_request(
+        deps_, r, json_only, [this] { return may_audit_denial(); }, result);
     const std::scoped_lock lock(stats_mutex_);
     ++enrolments_[result];
     return response;

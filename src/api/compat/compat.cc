@@ -85,8 +85,8 @@ json::object reference(std::string_view collection, std::string_view id, std::st
                       {"name", name}};
 }
 
-std::optional<Paging> paging(std::string_view query) {
-  Paging p;
+std::optional<Paging> paging(std::string_view query, std::size_t rows) {
+  Paging p{.limit = rows};
   if (const auto v = query_value(query, "limit")) {
     const auto n = parse_u64(*v);
     if (!n) return std::nullopt;

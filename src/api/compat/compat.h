@@ -41,8 +41,8 @@ struct Paging {
   std::size_t offset = 0;
 };
 inline constexpr std::size_t kMaxPage = 500;
-/// nullopt for what is no number; larger limits are cut to kMaxPage.
-std::optional<Paging> paging(std::string_view query);
+/// nullopt for what is no number; larger limits are cut to kMaxPage. `rows` where it does not say.
+std::optional<Paging> paging(std::string_view query, std::size_t rows = Paging().limit);
 Response list_envelope(json::array page, const Paging& p, std::size_t total);
 /// The page of `all` that was asked for.
 Response page_of_all(json::array all, const Paging& p);
@@ -52,8 +52,11 @@ Response version(const Deps& d);
 Response cacerts(const Deps& d, const Request& request, bool prefixed);
 Response network_jwts(const Deps& d);
 Response protocols(const Deps& d);
+/// Takes from the rate at which refusals go into the audit.
+using MayAudit = std::function<bool()>;
 /// `result`: "done", or the code of the refusal.
-Response enroll_request(const Deps& d, const Request& r, bool json_only, std::string_view& result);
+Response enroll_request(const Deps& d, const Request& r, bool json_only, const MayAudit& may_audit,
+                        std::string_view& result);
 
 // ---- with a proven leaf
 /// A request of somebody who is logged in; every lookup is about `identity`, the proven leaf's.
@@ -61,6 +64,7 @@ struct Client {
   const Deps& deps;
   const Request& request;
   const store::Transaction& tx;
+  std::unique_ptr<const store::Transaction>* read;
   store::Transaction* write;  ///< null in read routes
   const store::ApiSession& session;
   const store::Identity& identity;
@@ -68,6 +72,8 @@ struct Client {
   std::vector<std::string> params;
   json::object body;
   std::int64_t now_ms;
+  /// In a read route: `tx` is not used any more, and nobody waits for what is worked out of it.
+  void let_go() const { read->reset(); }
 };
 /// Not there and not for you look the same.
 Response not_found(const Client& c);

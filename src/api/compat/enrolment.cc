@@ -115,19 +115,23 @@ Response refuse_enrollment(const Deps& d, const Error& e) {
   return refuse(d, 500, "UNHANDLED", "internal error");
 }
 
-Result<json::value> enroll(const Deps& d, const std::string& token, const std::string& csr) {
+Result<json::value> enroll(const Deps& d, const std::string& token, const std::string& csr,
+                           const MayAudit& may_audit) {
   TRY_ASSIGN(const auto id, token_id(d, token));
   const std::int64_t now = d.clock.unix_ms();
+  {
+    TRY_ASSIGN(const auto read, d.store.read(d.network));
+    TRY_ASSIGN(const bool known, d.door.knows(*read, id));
+    if (!known) return fail(pki::Errc::kTokenUnknown, "no such token in this network");
+  }
   TRY_ASSIGN(auto tx, d.store.begin(d.network, now));
   // Our own client sends the whole token, and what it enrols renews by itself; others never do.
   const bool renews = token.find('.') != std::string::npos;
   auto done = d.door.enroll(*tx, id, as_bytes(csr), now, d.random, renews ? d.renewing_life_s : 0);
   if (!done) {
     const Error& e = done.error();
-    // Only who holds a real token gets as far as these, so the audit cannot be flooded by
-    // strangers.
-    if (e.is(pki::Errc::kTokenUsed) || e.is(pki::Errc::kTokenRevoked) ||
-        e.is(pki::Errc::kIdentityInactive)) {
+    // A token was there; a used one is no secret any more.
+    if (e.source() != Source::kInternal && may_audit()) {
       TRY(tx->audit("unknown", "enroll.refused", "",
                     "{\"door\":\"token\",\"code\":\"" + std::string(e.code()) + "\"}"));
       TRY(tx->commit());
@@ -163,7 +167,8 @@ Result<json::value> enroll(const Deps& d, const std::string& token, const std::s
 
 }  // namespace
 
-Response enroll_request(const Deps& d, const Request& r, bool json_only, std::string_view& result) {
+Response enroll_request(const Deps& d, const Request& r, bool json_only, const MayAudit& may_audit,
+                        std::string_view& result) {
   if (r.body.size() > kMaxBody)
     return refuse(d, 413, "REQUEST_ENTITY_TOO_LARGE", "request is too large");
   std::string type = lower(trim(split(r.header("content-type"), ';').front()));
@@ -195,7 +200,7 @@ Response enroll_request(const Deps& d, const Request& r, bool json_only, std::st
     if (method != "ott")
       return refuse(d, 400, "INVALID_ENROLL_METHOD", "only ott tokens are known");
   }
-  auto done = enroll(d, token, csr);
+  auto done = enroll(d, token, csr, may_audit);
   result = done ? "done" : done.error().code();
   if (done) return envelope(std::move(*done));
   log::warn(

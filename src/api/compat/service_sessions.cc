@@ -15,7 +15,7 @@ std::string_view type_of(store::GrantKind kind) {
 }
 
 Result<json::object> show(const Client& c, const store::ServiceSession& s,
-                          const store::Service& service) {
+                          const store::Service& service, const json::array& routers) {
   TRY_ASSIGN(auto token, trust::make_session_token(
                              {.network = c.deps.network.str(),
                               .identity = c.identity.id,
@@ -27,7 +27,6 @@ Result<json::object> show(const Client& c, const store::ServiceSession& s,
                               .issued_ms = c.now_ms,
                               .not_after_ms = c.deps.sessions->token_ends_ms(c.session)},
                              *c.deps.signer()));
-  TRY_ASSIGN(auto routers, routers_json(c.deps, c.tx));
   auto o = entity("./sessions/" + s.id, s.id, s.created_ms);
   const json::object more{{"type", type_of(s.kind)},
                           {"token", std::move(token)},
@@ -36,7 +35,7 @@ Result<json::object> show(const Client& c, const store::ServiceSession& s,
                           {"identityId", c.identity.id},
                           {"serviceId", s.service},
                           {"service", reference("services", service.id, service.name)},
-                          {"edgeRouters", std::move(routers)}};
+                          {"edgeRouters", routers}};
   for (const auto& [name, value] : more) o[name] = value;
   return o;
 }
@@ -76,7 +75,7 @@ Result<Response> open(Client& c) {
       return refuse(c.deps, 429, "SERVER_TOO_MANY_REQUESTS", "too many sessions; delete some");
     TRY(c.write->put_service_session(fresh));
   }
-  TRY_ASSIGN(auto data, show(c, s != have.end() ? *s : fresh, *service));
+  TRY_ASSIGN(auto data, show(c, s != have.end() ? *s : fresh, *service, routers));
   return envelope(std::move(data), 201);
 }
 
@@ -104,9 +103,11 @@ Result<Response> list(Client& c) {
   const auto p = paging(c.request.query);
   if (!p) return refuse(c.deps, 400, "INVALID_PAGINATION", "limit and offset are numbers");
   TRY_ASSIGN(const auto found, mine(c, ""));
+  TRY_ASSIGN(const auto routers, routers_json(c.deps, c.tx));
+  c.let_go();  // each token is a signature
   json::array page;
   for (std::size_t i = p->offset; i < found.size() && page.size() < p->limit; ++i) {
-    TRY_ASSIGN(auto o, show(c, found[i].session, found[i].service));
+    TRY_ASSIGN(auto o, show(c, found[i].session, found[i].service, routers));
     page.push_back(std::move(o));
   }
   return list_envelope(std::move(page), *p, found.size());
@@ -115,7 +116,8 @@ Result<Response> list(Client& c) {
 Result<Response> get(Client& c) {
   TRY_ASSIGN(const auto found, mine(c, c.params[0]));
   if (found.empty()) return not_found(c);
-  TRY_ASSIGN(auto data, show(c, found.front().session, found.front().service));
+  TRY_ASSIGN(const auto routers, routers_json(c.deps, c.tx));
+  TRY_ASSIGN(auto data, show(c, found.front().session, found.front().service, routers));
   return envelope(std::move(data));
 }
 

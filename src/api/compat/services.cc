@@ -135,6 +135,7 @@ Result<Response> services(Client& c) {
     }
     if (last) break;
   }
+  c.let_go();
   const auto types = wanted_types(c);
   return list_of(std::move(*query), std::move(all), [&](const ServiceRow& row) {
     return service_json(row.service, row.rights, types);
@@ -170,7 +171,7 @@ Result<Response> service_routers(Client& c) {
 
 // Who hosts it now, as far as routers told; on one page, since a C SDK loses the path of a second.
 Result<Response> terminators(Client& c) {
-  const auto p = paging(c.request.query);
+  const auto p = paging(c.request.query, kMaxPage);
   if (!p) return refuse(c.deps, 400, "INVALID_PAGINATION", "limit and offset are numbers");
   TRY_ASSIGN(const auto v, find_visible(c));
   if (!v) return not_found(c);

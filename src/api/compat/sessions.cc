@@ -8,6 +8,16 @@
 #include "trust/records.h"
 
 namespace sally::api {
+namespace {
+
+SourceRates::Source key_of(std::string_view identity) {
+  SourceRates::Source out{};
+  const auto hash = crypto::sha256(as_bytes(identity));
+  std::copy_n(hash.begin(), out.size(), out.begin());
+  return out;
+}
+
+}  // namespace
 
 Sessions::Sessions(NetworkId network, Bytes mac_key, std::int64_t life_s)
     : network_(std::move(network)),
@@ -46,15 +56,24 @@ Result<Sessions::Proven> Sessions::prove(const store::Transaction& tx, const Cal
   return out;
 }
 
-Result<Sessions::Opened> Sessions::open(store::Transaction& tx, const Caller& caller,
-                                        const store::Identity& identity,
+// One device that logs in or asks without end takes from nobody else.
+Status Sessions::admit(std::string_view identity, std::int64_t now_us) {
+  const std::scoped_lock lock(mutex_);
+  if (own_.take(key_of(identity), now_us) && logins_.take(now_us)) return {};
+  return fail(Errc::kTooMany, "too many logins of " + std::string(identity) + ", or at once");
+}
+
+Status Sessions::admit_request(std::string_view identity, std::int64_t now_us) {
+  const std::scoped_lock lock(mutex_);
+  if (requests_.take(key_of(identity), now_us)) return {};
+  return fail(Errc::kTooMany, "too many requests of " + std::string(identity));
+}
+
+Result<Sessions::Opened> Sessions::open(store::Transaction& tx, const Proven& who,
                                         std::vector<std::string> config_types, std::string address,
                                         const crypto::Signer& signer, const Clock& clock,
                                         Random& random) {
-  {
-    const std::scoped_lock lock(mutex_);
-    if (!logins_.take(clock.mono_us())) return fail(Errc::kTooMany, "too many logins at once");
-  }
+  const store::Identity& identity = who.identity;
   const std::int64_t now = clock.unix_ms();
   TRY_ASSIGN(const auto others, tx.api_sessions_of(identity.id));
   for (std::size_t i = 0; i + kPerIdentity <= others.size(); ++i)
@@ -78,7 +97,8 @@ Result<Sessions::Opened> Sessions::open(store::Transaction& tx, const Caller& ca
   out.row.token_mac = mac(out.token);
   TRY(tx.put_api_session(out.row));
   TRY(tx.audit("device/" + identity.id, "session.open", identity.id,
-               "{\"session\":\"" + out.row.id + "\",\"serial\":\"" + caller.serial + "\"}"));
+               "{\"session\":\"" + out.row.id + "\",\"serial\":\"" + who.certificate.serial +
+                   "\",\"key\":\"" + who.certificate.key_hash + "\"}"));
   return out;
 }
 

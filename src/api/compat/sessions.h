@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/ids.h"
 #include "base/random.h"
+#include "base/source_rates.h"
 #include "base/token_bucket.h"
 #include "crypto/key.h"
 #include "store/store.h"
@@ -42,22 +43,25 @@ class Sessions {
   Sessions(const Sessions&) = delete;
   Sessions& operator=(const Sessions&) = delete;
 
-  struct Opened {
-    store::ApiSession row;
-    std::string token;
-  };
-  /// Audits; the caller commits. kTooMany beyond the rate.
-  [[nodiscard]] Result<Opened> open(store::Transaction& tx, const Caller& caller,
-                                    const store::Identity& identity,
-                                    std::vector<std::string> config_types, std::string address,
-                                    const crypto::Signer& signer, const Clock& clock,
-                                    Random& random);
   struct Proven {
     store::Identity identity;
     store::CertificateRow certificate;
     /// It followed another one, which is valid still: the caller of this notes the first use.
     bool first_use = false;
   };
+  /// Of an identity that proved itself: kTooMany beyond its own rate of logins, or everybody's.
+  [[nodiscard]] Status admit(std::string_view identity, std::int64_t now_us);
+  /// The same for any request.
+  [[nodiscard]] Status admit_request(std::string_view identity, std::int64_t now_us);
+  struct Opened {
+    store::ApiSession row;
+    std::string token;
+  };
+  /// Audits; the caller commits.
+  [[nodiscard]] Result<Opened> open(store::Transaction& tx, const Proven& who,
+                                    std::vector<std::string> config_types, std::string address,
+                                    const crypto::Signer& signer, const Clock& clock,
+                                    Random& random);
   struct Found : Proven {
     store::ApiSession row;
   };
@@ -85,13 +89,21 @@ class Sessions {
  private:
   static constexpr double kLoginsPerSecond = 200;
   static constexpr double kLoginBurst = 1'000;
+  static constexpr double kOwnPerSecond = 1;
+  static constexpr double kOwnBurst = 20;
+  static constexpr double kRequestsPerSecond = 50;
+  static constexpr double kRequestBurst = 500;
+  static constexpr std::size_t kMostRemembered = 8'192;
   [[nodiscard]] Bytes mac(std::string_view token) const;
   NetworkId network_;
   Bytes mac_key_;
   std::int64_t life_ms_;
-  mutable std::mutex mutex_;                    // both below
+  mutable std::mutex mutex_;                    // all below
   std::map<std::string, std::int64_t> active_;  ///< by id, later than what is stored
   TokenBucket logins_{kLoginsPerSecond, kLoginBurst};
+  // By a hash of the identity.
+  SourceRates own_{kOwnPerSecond, kOwnBurst, kMostRemembered};
+  SourceRates requests_{kRequestsPerSecond, kRequestBurst, kMostRemembered};
 };
 
 }  // namespace sally::api
