@@ -256,7 +256,7 @@ Result<Issued> RenewalDoor::extend(store::Transaction& tx, const store::Identity
 Status RenewalDoor::received(store::Transaction& tx, const store::Identity& identity,
                              const store::CertificateRow& current, const crypto::Certificate& shown,
                              std::int64_t now_ms) const {
-  const std::string serial = shown.serial_hex();
+  const std::string& serial = shown.serial_hex();
   TRY_ASSIGN(auto row, tx.certificate(serial));
   // Newer than a valid one, so never an enrolment's: that ends all before it.
   if (!row || row->identity != identity.id || row->der != shown.der() || row->revoked_ms != 0 ||

@@ -2,14 +2,12 @@
 """The Go SDK of Ziti against the controller: enrolment, login, what it sees and what it is refused."""
 import base64
 import json
-import os
 import re
-import signal
 import subprocess
 
 import pytest
 import ziti
-from harness import pids_of, wait_for
+from harness import wait_for
 
 
 def token_of(net, name):
@@ -104,9 +102,7 @@ def test_who_is_suspended_or_removed_is_refused_at_once(net, apps):
 def test_a_session_outlives_the_controller(net, apps):
     app = apps.add("steady", ["seers"], "-refresh", "1s")
     app.ask("login")
-    controller = net.pid("sally-controller")
-    os.kill(controller, signal.SIGKILL)
-    wait_for(lambda: "sally-controller" in pids_of(net.context) and net.pid("sally-controller") != controller, what="the controller comes back")
+    ziti.kill(net, "sally-controller")
     wait_for(net.routers_online, what="and its router")
     ziti.add_service(net, "after", "none", allow=["steady"], host=["#hosts"])
     app.await_event("added", name="after")

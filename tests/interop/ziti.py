@@ -2,12 +2,13 @@
 """Programs that were not written for us: the Go SDK of Ziti behind ziti-app, driven line by line."""
 import json
 import os
+import signal
 import subprocess
 import threading
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness import ROOT, Admin, wait_for
+from harness import ROOT, Admin, pids_of, wait_for
 
 APP = Path(os.environ.get("SALLY_ZITI_APP", ROOT / "build/interop/ziti-app"))
 
@@ -117,6 +118,13 @@ def apps_of(net, folder):
         yield apps
     finally:
         apps.stop()
+
+
+def kill(net, program):
+    """Kills a program of the network as a crash would; back when its supervisor has started the next."""
+    killed = net.pid(program)
+    os.kill(killed, signal.SIGKILL)
+    wait_for(lambda: set(pids_of(net.context).get(program, [])) - {killed}, what=f"{program} comes back")
 
 
 def add_service(net, name, e2e, allow=(), host=(), **configs):

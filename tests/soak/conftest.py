@@ -2,4 +2,5 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
+for folder in ("bench", "interop"):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / folder))
