@@ -66,7 +66,8 @@ Result<bool> TokenDoor::knows(const store::Transaction& tx, std::string_view tok
 Result<TokenDoor::Enrolled> TokenDoor::enroll(store::Transaction& tx, std::string_view token_id,
                                               ByteView csr_bytes, std::int64_t now_ms,
                                               Random& random, std::int64_t life_s) const {
-  if (token_id.empty() || token_id.size() > kMaxTokenId) return fail(Errc::kTokenUnknown, "no token");
+  if (token_id.empty() || token_id.size() > kMaxTokenId)
+    return fail(Errc::kTokenUnknown, "no token");
   TRY_ASSIGN(auto row, tx.enrollment_by_mac(mac(token_id)));
   if (!row) return fail(Errc::kTokenUnknown, "no such token in this network");
   TRY_ASSIGN(auto identity, tx.identity(row->identity));

@@ -185,8 +185,8 @@ Response Api::compatible(const Request& r, const std::string& path, bool prefixe
   if (const auto at = std::find(kPaths.begin(), kPaths.end(), path); at != kPaths.end()) name = *at;
   const auto enrolled = [&](bool json_only) {
     std::string_view result = "api.bad_request";
-    Response response = compat::enroll_request(
-        deps_, r, json_only, [this] { return may_audit_denial(); }, result);
+    Response response =
+        compat::enroll_request(deps_, r, json_only, [this] { return may_audit_denial(); }, result);
     const std::scoped_lock lock(stats_mutex_);
     ++enrolments_[result];
     return response;

@@ -113,6 +113,42 @@ TEST_F(ForeignTest, H17TheQueryAsSdksWriteIt) {
   EXPECT_EQ(error_of(ask(token, "GET", "/services?limit=x")), "INVALID_PAGINATION");
 }
 
+// One device, or a token that everybody may know by now, takes nothing from the others.
+TEST_F(ForeignTest, LoginsRequestsAndRefusalsHaveARate) {
+  const auto try_login = [&](const Caller& who) {
+    caller = who;
+    return raw("POST", std::string(kBase) + "/authenticate?method=cert", "").status;
+  };
+  int taken = 0;
+  for (int i = 0; i < 30; ++i) taken += try_login(sensor) == 200 ? 1 : 0;
+  EXPECT_EQ(taken, 20);
+  EXPECT_EQ(try_login(sensor), 429);
+  const auto token = login(other);
+  int answered = 0;
+  for (int i = 0; i < 600; ++i) answered += ask(token, "GET", "/current-api-session").status == 200;
+  EXPECT_EQ(answered, 500);
+  // Refusals: of who has a certificate, and of a token that was used.
+  const auto audited = [&](std::string_view action) {
+    return std::ranges::count(must(must(db->read(kNet))->audit_rows(0, 2'000)), action,
+                              &store::AuditRow::action);
+  };
+  as_admin();
+  const auto used = jti(text(call(201, "POST", "/fleet/v1/devices", {{"name", "once"}}), "token"));
+  caller.reset();
+  const auto enrol_again = [&] {
+    return raw("POST", "/edge/client/v1/enroll?method=ott&token=" + used,
+               must(crypto::make_csr(*device_key, "x")), {{"content-type", "text/plain"}})
+        .status;
+  };
+  EXPECT_EQ(enrol_again(), 200);
+  for (int i = 0; i < 250; ++i) EXPECT_EQ(enrol_again(), 400);
+  EXPECT_EQ(audited("enroll.refused"), 200);
+  clock.advance_ms(3'000);
+  EXPECT_EQ(enrol_again(), 400);
+  EXPECT_EQ(try_login({kNet.str(), crypto::Role::kDevice, "d-none", "00"}), 401);
+  EXPECT_EQ(audited("enroll.refused") + audited("api.denied"), 202);
+}
+
 TEST_F(ForeignTest, ListsAreFilteredSortedAndPaged) {
   const auto token = login(sensor);
   const auto all = data(token, "/services?sort=name").as_array();
