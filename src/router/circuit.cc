@@ -190,7 +190,13 @@ void Circuit::end_beyond(wire::ResetCode code, const std::string& text) {
                   [&](Crossing::Mail& m) { m.reset = wire::Reset{.code = code, .text = text}; });
 }
 
+void Circuit::tell_gone() {
+  if (crossing_ == nullptr) return;
+  crossing_->send(Crossing::other(end_), [](Crossing::Mail& m) { m.gone = true; });
+}
+
 void Circuit::deliver(Crossing::Mail& mail) {
+  gone_beyond_ |= mail.gone;
   Side* side = end_ == Crossing::End::kDialing ? dialing_.get() : hosting_.get();
   if (side == nullptr) return;
   if (mail.forwarded) side->grant(*mail.forwarded);

@@ -172,6 +172,15 @@ class Circuit {
   void end_beyond(wire::ResetCode code, const std::string& text = {});
   /// The other half has ended by itself: nothing needs to be told.
   void ended_beyond() { told_end_ = true; }
+  /// The end here has gone, and what it sent is still on its way.
+  void tell_gone();
+  /// The end beyond has gone.
+  [[nodiscard]] bool gone_beyond() const { return gone_beyond_; }
+  /// Both have: nothing need be delivered.
+  [[nodiscard]] bool abandoned() {
+    const Side* side = end_ == Crossing::End::kDialing ? dialing_.get() : hosting_.get();
+    return gone_beyond_ && open_ && side != nullptr && !side->attached();
+  }
   /// No mail comes to it any more.
   void leave_crossing();
   /// Takes over what flows from the other half: chunks, FIN, credit, acknowledgement.
@@ -202,6 +211,7 @@ class Circuit {
   Crossing::End end_ = Crossing::End::kDialing;
   bool open_ = false;
   bool told_end_ = false;
+  bool gone_beyond_ = false;
 };
 
 }  // namespace sally::router

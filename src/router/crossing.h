@@ -67,6 +67,7 @@ class Crossing final : public std::enable_shared_from_this<Crossing> {
     std::vector<ChunkPtr> chunks;            ///< let go by the sender's pool
     wire::Class cls = wire::Class::kNormal;  ///< of the last one
     bool fin = false;
+    bool gone = false;  ///< a foreign end there has closed: what comes to it is dropped
     std::optional<std::uint64_t> forwarded;  ///< of what came from there
     std::vector<ChunkPtr> spares;            ///< as many as came from there: no pool runs dry
     std::optional<std::uint64_t> ack;

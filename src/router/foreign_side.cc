@@ -72,6 +72,8 @@ void ForeignSide::on_closed(bool whole) {
   sent_ += head + kWhy.size();
   if (!pass_on(wire::Class::kNormal, ByteView(record, head + kWhy.size()), nullptr))
     return on_ended();
+  if (circuit_.gone_beyond()) return on_ended();
+  circuit_.tell_gone();
   linger();
 }
 

@@ -108,6 +108,8 @@ void Worker::on_dialing_mail(const CrossingPtr& crossing, Crossing::Mail& mail) 
     if (crossing->half(Crossing::End::kDialing) == nullptr) return;  // its dialer's lane is closing
   }
   if (circuit->open()) circuit->deliver(mail);
+  if (!mail.reset && circuit->abandoned())
+    return on_circuit_over(*circuit, {.code = wire::ResetCode::kClosed, .text = {}});
   if (!mail.reset) return;
   circuit->ended_beyond();
   end_sides(*circuit, *mail.reset);
@@ -122,6 +124,8 @@ void Worker::on_hosting_mail(const CrossingPtr& crossing, Crossing::Mail& mail) 
   Circuit* circuit = crossing->half(Crossing::End::kHosting);
   if (circuit == nullptr) return;
   if (circuit->open()) circuit->deliver(mail);
+  if (!mail.reset && circuit->abandoned())
+    return on_circuit_over(*circuit, {.code = wire::ResetCode::kClosed, .text = {}});
   if (!mail.reset) return;
   circuit->ended_beyond();
   if (circuit->open()) {

@@ -144,6 +144,27 @@ TEST_P(ForeignTest, WhatWasSentBeforeACloseArrivesBeforeIt) {
   EXPECT_TRUE(m && m->said().ends_with("terminators")) << (m ? m->said() : "no answer");
 }
 
+TEST_P(ForeignTest, WhereBothEndsGoAtOnceNothingStays) {
+  bring_up();
+  for (std::uint32_t conn = 1; conn <= 20; ++conn) {
+    const std::uint32_t at_host = open(conn);
+    pump->data(conn, Bytes(1'000));
+    host->data(at_host, Bytes(1'000));
+    pump->close(conn);
+    host->close(at_host);
+  }
+  EXPECT_TRUE(world.until(
+      [&] { return world.router->circuits() == 0 && world.router->hosted() == 0; }, 5'000))
+      << world.router->circuits();
+  open(30);
+  open(31);
+  host->stream->close();
+  pump->stream->close();
+  EXPECT_TRUE(world.until(
+      [&] { return world.router->circuits() == 0 && world.router->hosted() == 0; }, 5'000))
+      << world.router->circuits();
+}
+
 TEST_P(ForeignTest, AnOldHostNamesItsConns) {
   host = up(world, "host");
   pump = up(world, "pump");
@@ -479,6 +500,9 @@ TEST_P(ForeignTest, PrecedenceInstanceAndHealthChooseTheHost) {
   bind(9, "failed", 2);
   std::uint32_t next = 20;
   const auto asked = [&](const Fields& more = {}) {
+    // What the host said before has been heard.
+    host->say(message(Type::kLatency, 90, {}));
+    EXPECT_EQ(host->heard()->type, Type::kResult);
     pump->connect(++next, pump->token(SessionUse::kDial, "s-1"), more);
     const auto m = host->heard();
     if (!m) return 0U;
