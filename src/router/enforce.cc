@@ -49,6 +49,7 @@ std::uint64_t Worker::enforce(const replica::Diff* diff) {
   each_device([&](Device& device) {
     if (all || named(device)) as_before &= enforce_device(device, cut);
   });
+  cut += enforce_left();
   // A connection that is closed takes its circuits and terminators along.
   if (as_before) return cut;
   cut += enforce_circuits();
@@ -98,6 +99,36 @@ bool Worker::enforce_device(Device& device, std::uint64_t& cut) {
   return as_before;
 }
 
+// A foreign end that has left, while what it sent is still on its way, has no connection to close
+// and no card of its own here: the last one that any worker saw speaks for it.
+bool Worker::may_linger(const ForeignSide& side, const std::string& service, bool dial) const {
+  const wire::IdentityState standing = standing_of(side.device());
+  if (standing.standing != wire::Standing::kActive || state().serial_cut(side.serial()))
+    return false;
+  const auto* known = state().service(service, now_ms());
+  const auto envelope = shared_.cards.find(side.device(), now_ms(), state());
+  if (known == nullptr || !envelope) return false;
+  const auto card = trust::verify_card(*envelope, trust_context());
+  if (!card) return false;
+  const auto subject = trust::subject(**card);
+  return dial ? policy::may_dial(subject, known->record.dial)
+              : policy::may_bind(subject, known->record.bind);
+}
+
+std::uint64_t Worker::enforce_left() {
+  std::vector<Circuit*> denied;
+  for (const auto& c : circuits_) {
+    if (!c->open()) continue;
+    for (Side* side : {c->dialing(), c->hosting()}) {
+      if (side == nullptr || side->foreign() == nullptr || side->attached()) continue;
+      if (may_linger(*side->foreign(), c->host()->service, side == c->dialing())) continue;
+      denied.push_back(c.get());
+      break;
+    }
+  }
+  return cut_circuits(denied, "its end had left");
+}
+
 std::uint64_t Worker::enforce_circuits() {
   const auto allowed = [this](Side* side, const std::string& service, bool dial) {
     if (side == nullptr) return true;         // not here
@@ -124,10 +155,14 @@ std::uint64_t Worker::enforce_circuits() {
       try_next(*circuit);
     }
   }
+  return cut_circuits(denied, "grant withdrawn");
+}
+
+std::uint64_t Worker::cut_circuits(const std::vector<Circuit*>& denied, const char* why) {
   std::uint64_t cut = 0;
   for (Circuit* circuit : denied) {
     if (circuit->crossing() == nullptr || circuit->crossing()->first_cut()) {
-      event("router.circuit_cut", circuit->dialer(), circuit->host()->service, "grant withdrawn");
+      event("router.circuit_cut", circuit->dialer(), circuit->host()->service, why);
       ++cut;
     }
     end_circuit(*circuit, wire::ResetCode::kPolicy, {});

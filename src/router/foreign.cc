@@ -248,8 +248,10 @@ void Worker::on_unbind(edge::Channel& channel, std::uint32_t bind) {
   device.foreign->hostings.erase(it);
 }
 
+// Over the rate it waits for the next upkeep.
 void Worker::update_hosting(Device& device, Foreign::Hosting& hosting) {
-  if (!device.share.account().may_bind_now(loop_.clock().mono_us())) return;
+  hosting.unpublished = !device.share.account().may_bind_now(loop_.clock().mono_us());
+  if (hosting.unpublished) return;
   hosting.record.precedence = rank_of(hosting);
   // Not where a newer connection has taken it over.
   const auto t = shared_.terminators.find(hosting.record.service, hosting.record.id);
@@ -264,15 +266,19 @@ void Worker::on_update_bind(edge::Channel& channel, std::uint32_t bind,
   Device& device = *find(channel);
   const auto it = device.foreign->hostings.find(bind);
   if (it == device.foreign->hostings.end()) return;
-  if (cost) it->second.record.cost = *cost;
-  if (precedence) it->second.precedence = *precedence;
-  update_hosting(device, it->second);
+  Foreign::Hosting& hosting = it->second;
+  const std::uint32_t new_cost = cost.value_or(hosting.record.cost);
+  const std::uint8_t new_precedence = precedence.value_or(hosting.precedence);
+  if (new_cost == hosting.record.cost && new_precedence == hosting.precedence) return;
+  hosting.record.cost = new_cost;
+  hosting.precedence = new_precedence;
+  update_hosting(device, hosting);
 }
 
 void Worker::on_health(edge::Channel& channel, std::uint32_t bind, bool passed) {
   Device& device = *find(channel);
   const auto it = device.foreign->hostings.find(bind);
-  if (it == device.foreign->hostings.end()) return;
+  if (it == device.foreign->hostings.end() || it->second.healthy == passed) return;
   it->second.healthy = passed;
   update_hosting(device, it->second);
 }

@@ -26,6 +26,7 @@ struct Foreign {
     ForeignBinding binding;
     std::uint8_t precedence = 0;  ///< as the SDK gave it
     bool healthy = true;
+    bool unpublished = false;  ///< what it is worth has changed, and its terminator has not yet
   };
   std::unordered_map<std::uint32_t, Hosting> hostings;  ///< by the SDK's id
 };
@@ -38,7 +39,10 @@ class ForeignSide final : public Side, public edge::Conn {
   /// What the other end may leave waiting before this end's channel stops being read.
   static constexpr std::uint64_t kMaxWaiting = fabric::kMaxWindow;
 
-  ForeignSide(Circuit& circuit, loop::Loop& loop);
+  ForeignSide(Circuit& circuit, loop::Loop& loop, const Device& device);
+  /// Whose it is, and by which certificate: also when the device has left.
+  [[nodiscard]] const std::string& device() const { return device_; }
+  [[nodiscard]] const std::string& serial() const { return serial_; }
 
   // Side
   [[nodiscard]] bool attached() const override { return channel() != nullptr; }
@@ -64,6 +68,8 @@ class ForeignSide final : public Side, public edge::Conn {
   void linger();
 
   loop::Loop& loop_;
+  const std::string device_;
+  const std::string serial_;
   std::uint64_t sent_ = 0;
   std::uint64_t forwarded_ = 0;
   bool blocks_ = false;

@@ -105,7 +105,7 @@ std::optional<edge::Failure> Worker::begin_foreign(Device& device, edge::Connect
                    .code = wire::SetupCode::kNoTerminator,
                    .text = {}};
   auto circuit = std::make_unique<Circuit>(*this, id, std::move(circuit_share));
-  auto side = std::make_unique<ForeignSide>(*circuit, loop_);
+  auto side = std::make_unique<ForeignSide>(*circuit, loop_, device);
   SALLY_CHECK(channel.attach(*side, connect.conn));
   circuit->set_dialing(std::move(side));
   opening->call = std::make_unique<edge::Connect>(std::move(connect));
@@ -139,7 +139,7 @@ bool Worker::ask_foreign_host(Circuit& circuit, Device& host, const edge::Call& 
                               std::uint32_t attempt) {
   Share share = host.share.more(Use::kAsked);
   if (!share) return false;
-  auto side = std::make_unique<ForeignSide>(circuit, loop_);
+  auto side = std::make_unique<ForeignSide>(circuit, loop_, host);
   if (!host.foreign->connection->channel().dial(*side, circuit.host()->foreign->conn, call))
     return false;
   circuit.set_hosting(std::move(side));

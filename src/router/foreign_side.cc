@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "router/device.h"
 #include "router/foreign.h"
 
 namespace sally::router {
@@ -25,7 +26,8 @@ std::string text_of(wire::ResetCode code, const std::string& text) {
 
 }  // namespace
 
-ForeignSide::ForeignSide(Circuit& circuit, loop::Loop& loop) : Side(circuit), loop_(loop) {
+ForeignSide::ForeignSide(Circuit& circuit, loop::Loop& loop, const Device& device)
+    : Side(circuit), loop_(loop), device_(device.id), serial_(device.peer().serial()) {
   // Its channel decides what leaves, not credit of a next hop.
   out_.on_credit(wire::kMaxOffset);
 }

@@ -444,8 +444,12 @@ void Worker::on_upkeep() {
   bool dropped = false;
   each_device([&](Device& device) {
     if (!device.up()) return;
-    if (device.foreign != nullptr && device.foreign->ends_ms <= now)
-      return device.close(Error(trust::Errc::kExpired, "the session's token"));
+    if (device.foreign != nullptr) {
+      if (device.foreign->ends_ms <= now)
+        return device.close(Error(trust::Errc::kExpired, "the session's token"));
+      for (auto& [bind, hosting] : device.foreign->hostings)
+        if (hosting.unpublished) update_hosting(device, hosting);
+    }
     if (device.card && (*device.card)->not_after_ms <= now) {
       log::warn("router.card_expired", {{"device", device.id}});
       device.card.reset();

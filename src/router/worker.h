@@ -197,6 +197,10 @@ class Worker final : public lane::LaneOwner, public edge::ConnectionOwner, publi
   bool enforce_device(Device& device, std::uint64_t& cut);
   void enforce_terminators();
   std::uint64_t enforce_circuits();
+  std::uint64_t enforce_left();
+  std::uint64_t cut_circuits(const std::vector<Circuit*>& denied, const char* why);
+  [[nodiscard]] bool may_linger(const ForeignSide& side, const std::string& service,
+                                bool dial) const;
   // dialing.cc: set-ups and circuits, from the dialer's side
   [[nodiscard]] std::optional<wire::SetupCode> begin(Device& device, std::uint32_t label,
                                                      ByteView payload, wire::SetupErr& err);

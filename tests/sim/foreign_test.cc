@@ -408,6 +408,30 @@ TEST_P(ForeignTest, Row3927ARevokedIdentityLosesFlowsAndBindingsAtOnce) {
   EXPECT_TRUE(world.until([&] { return world.controller.terminators.empty(); }));
 }
 
+// It had left, and what it sent was on its way still: nobody to close, and so it went on.
+TEST_P(ForeignTest, WhoHasLeftIsRevokedAllTheSame) {
+  bring_up();
+  open(3);
+  host->stream->want_read(false);
+  // So much that some of it waits, and not so much that the channel is not read any more.
+  const std::size_t most = std::size_t{1} << 20U;
+  for (int i = 0; i < 1'000 && world.router->memory_used() < most; ++i) {
+    pump->data(3, Bytes(32'768, 1));
+    world.until([&] { return pump->unsaid() == 0; });
+    world.until([&] { return world.router->memory_used() >= most; }, 2);
+  }
+  pump.reset();
+  ASSERT_TRUE(world.until([&] { return world.router->lanes() == 1; }));
+  EXPECT_EQ(world.router->circuits(), 1U);
+  // Of no concern to it.
+  world.controller.revoke_device("guest");
+  world.until([&] { return world.controller.acked == world.controller.version(); });
+  EXPECT_EQ(world.router->circuits(), 1U);
+  world.controller.revoke_device("pump");
+  EXPECT_TRUE(world.until([&] { return world.router->circuits() == 0; }, 2'000));
+  host->stream->want_read(true);
+}
+
 TEST_P(ForeignTest, AnOldCredentialEpochEndsTheConnectionAndOpensNone) {
   bring_up();
   open(3);
