@@ -59,7 +59,8 @@ void Channel::put(ByteView bytes) {
   transport_.on_channel_changed();
 }
 
-ChunkPtr Channel::next_record() {
+ChunkPtr Channel::next_record(std::int64_t now_ms) {
+  now_ms_ = std::max(now_ms_, now_ms);
   while (out_bytes_ < Chunk::kSize) {
     auto* conn = static_cast<Conn*>(
         ring_.current([](const fabric::Turn&) { return fabric::DeficitRoundRobin::kQuantum; }));
@@ -77,10 +78,15 @@ void Channel::emit(Conn& conn) {
   auto record = conn.assembler_.next();
   while (!record) {
     ChunkPtr piece;
-    if (!conn.next_piece(piece)) return ring_.nothing(conn);
+    if (!conn.next_piece(piece)) {
+      ring_.nothing(conn);
+      return hold_unfinished(conn);
+    }
+    conn.grown_ms_ = now_ms_;
     conn.assembler_.push(std::move(piece));
     record = conn.assembler_.next();
   }
+  forget_unfinished(conn);
   if ((record->flags & kClose) != 0) {
     ChunkQueue why;
     conn.assembler_.take_body(why, pool_);
@@ -101,6 +107,24 @@ void Channel::emit(Conn& conn) {
   const std::size_t size = scratch_.size() + record->length;
   out_bytes_ += size;
   ring_.charge(conn, size);
+}
+
+// What came of a message that is not whole was passed on, for the end that sent it: so here is what
+// bounds it. The largest goes first.
+void Channel::hold_unfinished(Conn& conn) {
+  if (conn.assembler_.bytes() == 0) return forget_unfinished(conn);
+  if (!std::exchange(conn.unfinished_, true)) unfinished_.push_back(&conn);
+  const auto size = [](const Conn* c) { return c->assembler_.bytes(); };
+  std::size_t all = 0;
+  for (const Conn* c : unfinished_) all += size(c);
+  if (all <= options_.most_unfinished) return;
+  Conn& largest = **std::ranges::max_element(unfinished_, {}, size);
+  forget_unfinished(largest);
+  largest.on_stalled();
+}
+
+void Channel::forget_unfinished(Conn& conn) {
+  if (std::exchange(conn.unfinished_, false)) std::erase(unfinished_, &conn);
 }
 
 Bytes Channel::closed_message(std::uint32_t conn, std::optional<std::int32_t> reply_for,
@@ -137,7 +161,8 @@ std::int64_t Channel::deadline_ms() const {
                                                            : heard_ms_ + options_.silent_ms;
   if (end_at_ms_) at = std::min(at, *end_at_ms_);
   if (!delayed_.empty()) at = std::min(at, delayed_.front().at_ms);
-  for (const Conn* c : blocked_) at = std::min(at, c->blocked_since_ms_ + options_.stalled_ms);
+  if (!blocked_.empty()) at = std::min(at, blocked_ms_ + options_.stalled_ms - spent_ms_);
+  for (const Conn* c : unfinished_) at = std::min(at, c->grown_ms_ + options_.stalled_ms);
   return at;
 }
 
@@ -152,13 +177,19 @@ Status Channel::on_time(std::int64_t now_ms) {
   // While nothing is read, nothing is heard.
   if (!wants_read()) heard_ms_ = std::max(heard_ms_, now_ms - options_.silent_ms / 2);
   if (now_ms >= heard_ms_ + options_.silent_ms) return fail(Errc::kSilent);
-  for (std::size_t i = 0; i < blocked_.size();) {
-    Conn& conn = *blocked_[i];
-    if (now_ms < conn.blocked_since_ms_ + options_.stalled_ms) {
+  const bool spent = now_ms >= blocked_ms_ + options_.stalled_ms - spent_ms_;
+  while (spent && !blocked_.empty()) {
+    Conn& conn = *blocked_.back();
+    unblock(conn, now_ms);
+    conn.on_stalled();
+  }
+  for (std::size_t i = 0; i < unfinished_.size();) {
+    Conn& conn = *unfinished_[i];
+    if (now_ms < conn.grown_ms_ + options_.stalled_ms) {
       ++i;
       continue;
     }
-    block(conn, false);
+    forget_unfinished(conn);
     conn.on_stalled();
   }
   return {};
@@ -299,14 +330,24 @@ void Channel::ready(Conn& conn) {
   transport_.on_channel_changed();
 }
 
-void Channel::block(Conn& conn, bool on) {
+void Channel::block(Conn& conn, bool on, std::int64_t now_ms) {
   if (conn.channel_ != this || conn.blocked_ == on) return;
-  conn.blocked_ = on;
-  if (on) {
-    conn.blocked_since_ms_ = now_ms_;
-    blocked_.push_back(&conn);
-  } else {
-    std::erase(blocked_, &conn);
+  if (!on) return unblock(conn, now_ms);
+  if (blocked_.empty())
+    spent_ms_ =
+        std::max<std::int64_t>(0, spent_ms_ - (now_ms - std::exchange(blocked_ms_, now_ms)));
+  conn.blocked_ = true;
+  blocked_.push_back(&conn);
+  transport_.on_channel_changed();
+}
+
+void Channel::unblock(Conn& conn, std::int64_t now_ms) {
+  if (!std::exchange(conn.blocked_, false)) return;
+  std::erase(blocked_, &conn);
+  if (blocked_.empty()) {
+    const std::int64_t now = std::max(now_ms, blocked_ms_);  // ours may be of the last turn
+    spent_ms_ = std::min(options_.stalled_ms, spent_ms_ + (now - blocked_ms_));
+    blocked_ms_ = now;
   }
   transport_.on_channel_changed();
 }
@@ -322,7 +363,8 @@ Conn* Channel::dialed(std::int32_t sequence) const {
 }
 
 void Channel::detach(Conn& conn) {
-  block(conn, false);
+  unblock(conn, now_ms_);
+  forget_unfinished(conn);
   fabric::DeficitRoundRobin::remove(conn);
   if (conn.named_) conns_.erase(conn.id_);
   if (conn.dial_ != 0) dials_.erase(conn.dial_);

@@ -108,7 +108,10 @@ struct ChannelOptions {
   std::string software;       ///< version|revision|date|os|arch
   std::int64_t hello_ms = 5'000;
   std::int64_t silent_ms = 180'000;
-  std::int64_t stalled_ms = 30'000;       ///< one conn holds up the others for this long at most
+  /// For so long a channel is not read because of conns whose other end takes nothing, all in all:
+  /// what is spent comes back while it is read. And so long the rest of a message may take to come.
+  std::int64_t stalled_ms = 30'000;
+  std::size_t most_unfinished = std::size_t{32} << 20U;  ///< bytes of messages that are not whole
   std::int64_t refused_hello_ms = 1'000;  ///< refusals wait: some SDKs come back at once
   std::int64_t refused_bind_ms = 2'000;
 };
@@ -128,7 +131,7 @@ class Channel {
   /// `whole`: the chunk that `in` is all of; it may be taken.
   Status feed(ByteView in, std::int64_t now_ms, ChunkPtr* whole = nullptr);
   /// The next bytes to write, at most a chunk; null: none now.
-  ChunkPtr next_record();
+  ChunkPtr next_record(std::int64_t now_ms);
   /// False: nothing more is to be read for now.
   [[nodiscard]] bool wants_read() const;
   /// When on_time must be called; monotonic.
@@ -159,7 +162,7 @@ class Channel {
   /// next_piece has something.
   void ready(Conn& conn);
   /// Nothing is read while a conn is blocked: too much of it waits.
-  void block(Conn& conn, bool on);
+  void block(Conn& conn, bool on, std::int64_t now_ms);
   [[nodiscard]] std::size_t conns() const { return conns_.size(); }
   [[nodiscard]] std::size_t binds() const { return binds_.size(); }
   /// All conns hear that the channel is gone; `cut`: as if each was cut off.
@@ -202,6 +205,9 @@ class Channel {
   [[nodiscard]] Bytes closed_message(std::uint32_t conn, std::optional<std::int32_t> reply_for,
                                      const Failure* why, std::string_view text);
   void emit(Conn& conn);
+  void hold_unfinished(Conn& conn);
+  void forget_unfinished(Conn& conn);
+  void unblock(Conn& conn, std::int64_t now_ms);
   [[nodiscard]] std::int32_t next_sequence() {
     return sequence_ == INT32_MAX ? sequence_ = 1 : ++sequence_;
   }
@@ -219,10 +225,13 @@ class Channel {
   std::unordered_map<std::int32_t, Conn*> dials_;   // by sequence of the Dial
   std::unordered_map<std::uint32_t, Binding> binds_;
   std::vector<Conn*> blocked_;
-  std::vector<Delayed> delayed_;  // refusals, in order of their time
-  Conn* in_data_ = nullptr;       // whose body is coming in
-  ChunkPtr* whole_ = nullptr;     // of what is being fed
-  Bytes scratch_;                 // the head of a message that leaves
+  std::int64_t blocked_ms_ = 0;    // since when it is, or since when it is not
+  std::int64_t spent_ms_ = 0;      // of stalled_ms, as of then
+  std::vector<Conn*> unfinished_;  // conns that hold a part of a record
+  std::vector<Delayed> delayed_;   // refusals, in order of their time
+  Conn* in_data_ = nullptr;        // whose body is coming in
+  ChunkPtr* whole_ = nullptr;      // of what is being fed
+  Bytes scratch_;                  // the head of a message that leaves
   fabric::DeficitRoundRobin ring_;
   ChunkQueue out_;
   std::size_t out_bytes_ = 0;

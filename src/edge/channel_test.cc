@@ -384,7 +384,7 @@ TEST_F(EdgeChannel, OneConnHoldsUpTheOthersForHalfAMinuteAtMost) {
   bind(7);
   open(3);
   test::TestConn& conn = *t.conns.front();
-  t.channel->block(conn, true);
+  t.channel->block(conn, true, t.now_ms);
   EXPECT_FALSE(t.channel->wants_read());
   EXPECT_EQ(t.channel->deadline_ms(), t.now_ms + 30'000);
   EXPECT_TRUE(t.pass(29'999));
@@ -392,9 +392,81 @@ TEST_F(EdgeChannel, OneConnHoldsUpTheOthersForHalfAMinuteAtMost) {
   EXPECT_TRUE(t.pass(1));
   EXPECT_TRUE(conn.stalled);
   EXPECT_TRUE(t.channel->wants_read());
-  t.channel->block(conn, true);
+  t.channel->block(conn, true, t.now_ms);
   t.channel->close(conn, "too much of it waits");
   EXPECT_TRUE(t.channel->wants_read()) << "one that is gone holds up nobody";
+}
+
+// One conn after the other could hold it up for ever.
+TEST_F(EdgeChannel, HowLongItIsHeldUpIsCountedForAllConnsTogether) {
+  ASSERT_TRUE(t.up());
+  bind(7);
+  open(3);
+  open(4);
+  test::TestConn& one = *t.conns.front();
+  test::TestConn& other = **std::next(t.conns.begin(), 2);
+  t.channel->block(one, true, t.now_ms);
+  EXPECT_TRUE(t.pass(20'000));
+  t.channel->block(one, false, t.now_ms);
+  t.channel->block(other, true, t.now_ms);
+  EXPECT_EQ(t.channel->deadline_ms(), t.now_ms + 10'000);
+  EXPECT_TRUE(t.pass(10'000));
+  EXPECT_TRUE(other.stalled);
+  EXPECT_FALSE(one.stalled);
+  // What was spent comes back while it is read.
+  EXPECT_TRUE(t.pass(5'000));
+  t.channel->block(one, true, t.now_ms);
+  EXPECT_EQ(t.channel->deadline_ms(), t.now_ms + 5'000);
+  t.channel->block(one, false, t.now_ms);
+  EXPECT_TRUE(t.pass(60'000));
+  t.channel->block(one, true, t.now_ms);
+  EXPECT_EQ(t.channel->deadline_ms(), t.now_ms + 30'000);
+}
+
+// Its sender was told that it was passed on: without this it would cost nothing to begin many.
+TEST_F(EdgeChannel, AMessageWithoutAnEndIsNotKept) {
+  ASSERT_TRUE(t.up());
+  bind(7);
+  const auto begin = [](test::TestConn& conn, std::size_t bytes) {
+    std::uint8_t head[kMaxRecordHead];
+    Bytes part(head, head + encode({.length = 1'000'000, .flags = 0, .uuid = std::nullopt}, head));
+    part.resize(part.size() + bytes);
+    conn.send(part);
+  };
+  open(3);
+  test::TestConn& slow = *t.conns.front();
+  begin(slow, 10'000);
+  t.hear();
+  EXPECT_TRUE(t.pass(29'999));
+  slow.send(Bytes(10));
+  t.hear();
+  EXPECT_TRUE(t.pass(29'999));
+  EXPECT_FALSE(slow.stalled) << "it comes, slowly";
+  EXPECT_TRUE(t.pass(1));
+  EXPECT_TRUE(slow.stalled);
+}
+
+TEST_F(EdgeChannel, OfManyMessagesWithoutAnEndTheLargestGoes) {
+  test::TestChannel small({.router_id = "r-1",
+                           .connection_id = "c0ffee",
+                           .software = "v1|0|2026-01-01|linux|amd64",
+                           .most_unfinished = 50'000});
+  ASSERT_TRUE(small.up());
+  std::vector<test::TestConn*> conns;
+  std::uint8_t head[kMaxRecordHead];
+  const std::size_t n = encode({.length = 1'000'000, .flags = 0, .uuid = std::nullopt}, head);
+  const std::size_t bytes[] = {20'000, 29'000, 10'000};
+  for (std::uint32_t i = 0; i < 3; ++i) {
+    conns.push_back(&small.conn());
+    ASSERT_TRUE(small.channel->attach(*conns.back(), i + 1));
+    small.channel->connected(*conns.back(), 1, "c", {});
+    conns.back()->send(ByteView(head, n));
+    for (std::size_t sent = 0; sent < bytes[i]; sent += 1'000) conns.back()->send(Bytes(1'000));
+    small.hear();
+  }
+  EXPECT_FALSE(conns[0]->stalled);
+  EXPECT_TRUE(conns[1]->stalled);
+  EXPECT_FALSE(conns[2]->stalled);
 }
 
 TEST_F(EdgeChannel, AMessageThatIsNotWholeHoldsUpNobodyAndACutOneIsNoMessage) {

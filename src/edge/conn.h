@@ -29,7 +29,7 @@ class Conn : public fabric::Turn {
   virtual void on_closed(bool whole) = 0;
   /// The record with kClose that next_piece gave has been passed on: off the channel.
   virtual void on_ended() = 0;
-  /// It has held up its channel for as long as one may.
+  /// It has held up its channel for as long as one may, or the rest of a message does not come.
   virtual void on_stalled() = 0;
   /// A host's answers; `key` is empty where it has none. After a failure off the channel.
   virtual void on_dialed(Bytes key) = 0;
@@ -49,14 +49,15 @@ class Conn : public fabric::Turn {
   Channel* channel_ = nullptr;
   RecordAssembler assembler_;
   std::uint32_t id_ = 0;
-  std::uint32_t bind_ = 0;  // of a host's
-  std::int32_t dial_ = 0;   // sequence of the Dial that waits for its answer; 0: none does
-  std::int64_t blocked_since_ms_ = 0;
-  bool named_ = false;      // id_ is in the channel's table
-  bool open_ = false;       // data may flow
-  bool in_record_ = false;  // a record is not whole yet, from the SDK
-  bool fin_in_ = false;     // the SDK has said that no more data comes
+  std::uint32_t bind_ = 0;     // of a host's
+  std::int32_t dial_ = 0;      // sequence of the Dial that waits for its answer; 0: none does
+  std::int64_t grown_ms_ = 0;  // when the last piece of its unfinished record came
+  bool named_ = false;         // id_ is in the channel's table
+  bool open_ = false;          // data may flow
+  bool in_record_ = false;     // a record is not whole yet, from the SDK
+  bool fin_in_ = false;        // the SDK has said that no more data comes
   bool blocked_ = false;
+  bool unfinished_ = false;  // part of a record is held
 };
 
 }  // namespace sally::edge

@@ -89,7 +89,7 @@ void Connection::pump() {
   if (down_) return;
   // One turn sends at most this many, so that a fast one cannot starve the others.
   for (int records = 0; records < 32; ++records) {
-    if (record_ == nullptr) record_ = channel_.next_record();
+    if (record_ == nullptr) record_ = channel_.next_record(loop_.now_ms());
     if (record_ == nullptr) {
       if (stream_->flush()) moved_ms_ = loop_.now_ms();
       return;

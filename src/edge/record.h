@@ -48,6 +48,7 @@ class RecordAssembler {
   /// Behind what `out` holds.
   void take_body(ChunkQueue& out, ChunkPool& pool);
   [[nodiscard]] std::size_t chunks() const { return held_.size(); }
+  [[nodiscard]] std::size_t bytes() const { return held_bytes_; }
 
  private:
   std::array<std::uint8_t, kMaxRecordHead> head_{};

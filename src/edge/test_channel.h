@@ -109,7 +109,7 @@ class TestChannel final : public ChannelUser, public ChannelTransport {
     return s;
   }
   void hear() {
-    while (const ChunkPtr record = channel->next_record()) ear.hear(record->view());
+    while (const ChunkPtr record = channel->next_record(now_ms)) ear.hear(record->view());
   }
   /// Says hello and takes the answer.
   bool up() {

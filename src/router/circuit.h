@@ -46,6 +46,8 @@ class Side {
   virtual void set_class(wire::Class cls) = 0;
   /// The circuit is over: tells this end, and is off its connection. on_circuit_over is not called.
   virtual void end(wire::ResetCode code, const std::string& text) = 0;
+  /// What waits has not moved since the last mark, or is of no use before more comes.
+  [[nodiscard]] virtual bool stalled() const { return out_.stalled(); }
   /// Chunks that wait here.
   [[nodiscard]] virtual std::size_t chunks() const { return out_.queued_chunks(); }
   /// Null for a foreign end's.

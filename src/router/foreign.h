@@ -52,6 +52,7 @@ class ForeignSide final : public Side, public edge::Conn {
   void set_class(wire::Class) override {}
   void end(wire::ResetCode code, const std::string& text) override;
   [[nodiscard]] std::size_t chunks() const override { return Side::chunks() + held_chunks(); }
+  [[nodiscard]] bool stalled() const override { return Side::stalled() || held_chunks() != 0; }
   [[nodiscard]] ForeignSide* foreign() override { return this; }
 
   // edge::Conn

@@ -40,7 +40,7 @@ void ForeignSide::grant(std::uint64_t forwarded) {
   forwarded_ = std::max(forwarded, forwarded_);
   if (!blocks_ || sent_ - forwarded_ > circuit_.owner().most_waiting() - kStep) return;
   blocks_ = false;
-  if (channel() != nullptr) channel()->block(*this, false);
+  if (channel() != nullptr) channel()->block(*this, false, loop_.now_ms());
 }
 
 void ForeignSide::end(wire::ResetCode code, const std::string& text) {
@@ -56,7 +56,7 @@ void ForeignSide::on_stream(ByteView bytes, ChunkPtr* whole) {
   }
   if (blocks_ || sent_ - forwarded_ <= circuit_.owner().most_waiting()) return;
   blocks_ = true;
-  if (channel() != nullptr) channel()->block(*this, true);
+  if (channel() != nullptr) channel()->block(*this, true, loop_.now_ms());
 }
 
 void ForeignSide::on_closed(bool whole) {
@@ -95,7 +95,8 @@ void ForeignSide::on_ended() {
 
 void ForeignSide::on_stalled() {
   circuit_.owner().on_circuit_over(
-      circuit_, {.code = wire::ResetCode::kTimeout, .text = "the other end takes nothing"});
+      circuit_, {.code = wire::ResetCode::kTimeout,
+                 .text = "the other end takes nothing, or a message has no end"});
 }
 
 void ForeignSide::on_dialed(Bytes key) {

@@ -65,7 +65,7 @@ void Worker::shed() {
     Load load{.stalled = false, .chunks = 0, .circuit = circuit.get()};
     for (Side* side : {circuit->dialing(), circuit->hosting()}) {
       if (side == nullptr) continue;
-      load.stalled |= side->outlet().stalled();
+      load.stalled |= side->stalled();
       load.chunks += side->chunks();
     }
     if (load.chunks == 0) continue;

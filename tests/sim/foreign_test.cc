@@ -663,7 +663,7 @@ TEST_P(ForeignLimitsTest, AStalledConnHoldsUpItsChannelForAMomentAndOthersNotAtA
   ASSERT_TRUE(closed);
   EXPECT_EQ(closed->type, Type::kStateClosed);
   EXPECT_EQ(closed->u32(Id::kConn), 3U);
-  EXPECT_EQ(closed->said(), "the other end takes nothing");
+  EXPECT_EQ(closed->said(), "the other end takes nothing, or a message has no end");
   EXPECT_GE(now_ms() - began, kStallMs);
   EXPECT_EQ(body_at(*second), "behind it");
   EXPECT_LE(most, kMemory);
