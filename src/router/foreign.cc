@@ -285,15 +285,19 @@ void Worker::on_health(edge::Channel& channel, std::uint32_t bind, bool passed) 
 
 // Their terminators are gone already.
 void Worker::end_lost_bindings() {
-  for (auto& [channel, device] : channels_) {
-    std::erase_if(device->foreign->hostings, [&](const auto& entry) {
-      if (may_bind(*device, entry.second.record.service)) return false;
-      device->foreign->connection->channel().end_bind(entry.first,
-                                                      {.code = edge::Code::kAccessDenied,
-                                                       .hint = edge::Hint::kStartOver,
-                                                       .text = "bind access lost"});
-      return true;
-    });
+  for (const auto& [channel, device] : channels_) {
+    auto& hostings = device->foreign->hostings;
+    for (auto it = hostings.begin(); it != hostings.end();) {
+      if (may_bind(*device, it->second.record.service)) {
+        ++it;
+        continue;
+      }
+      const std::uint32_t bind = it->first;
+      it = hostings.erase(it);
+      device->foreign->connection->channel().end_bind(bind, {.code = edge::Code::kAccessDenied,
+                                                             .hint = edge::Hint::kStartOver,
+                                                             .text = "bind access lost"});
+    }
   }
 }
 
