@@ -86,8 +86,9 @@ class Screen {
     put("\033[?1049h\033[?25l");
   }
   ~Screen() {
-    put("\033[?25h\033[?1049l");
+    // The last thing that anybody sees: whoever waits for it finds the terminal given back.
     if (raw_) ::tcsetattr(STDIN_FILENO, TCSANOW, &before_);
+    put("\033[?25h\033[?1049l");
     std::signal(SIGTSTP, before_stop_);
   }
   Screen(const Screen&) = delete;
