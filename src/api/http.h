@@ -42,6 +42,7 @@ struct Response {
   int status = 200;
   std::vector<std::pair<std::string, std::string>> headers;
   std::string body;
+  std::string refused{};  ///< stable code of a refusal, for the audit; not on the wire
 };
 
 /// Pairs split at '&', then at the first '='; percent-decoded, '+' is a space

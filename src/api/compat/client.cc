@@ -5,6 +5,7 @@
 
 #include "api/call.h"
 #include "api/compat/compat.h"
+#include "api/compat/lists.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "pki/renew.h"
@@ -166,7 +167,7 @@ Response Api::client(const Request& r, const std::string& path, RouteName& name)
     write.reset();
     read.reset();  // what follows may want to write
     if (changed) deps_.live.changed();
-    if (route->write && out.status >= 400) note_denied(r, route->path, std::to_string(out.status));
+    if (route->write && !out.refused.empty()) note_denied(r, route->path, out.refused);
     if (who->first_use) note_first_use(deps_, *who, now);
     return out;
   };
@@ -202,7 +203,7 @@ Response Api::compatible(const Request& r, const std::string& path, bool prefixe
   } else if (path == "/network-jwts") {
     if (get) return compat::network_jwts(deps_);
   } else if (path == "/external-jwt-signers") {
-    if (get) return compat::list_envelope({}, {}, 0);
+    if (get) return compat::list_envelope({}, compat::Paging(), 0);
   } else if (path == "/enumerated-capabilities") {
     if (get) return compat::envelope(json::array());
   } else if (path == "/protocols") {

@@ -33,9 +33,12 @@ Response refusal(const Deps& d, int status, std::string_view code, std::string_v
                  json::object more) {
   json::object error{{"code", code}, {"message", message}, {"requestId", d.random.hex(6)}};
   for (auto& [name, value] : more) error[name] = value;
-  return json_response(status, json::object{{"error", std::move(error)},
-                                            {"meta", json::object{{"apiEnrollmentVersion", "0.0.1"},
-                                                                  {"apiVersion", "0.0.1"}}}});
+  Response r =
+      json_response(status, json::object{{"error", std::move(error)},
+                                         {"meta", json::object{{"apiEnrollmentVersion", "0.0.1"},
+                                                               {"apiVersion", "0.0.1"}}}});
+  r.refused = code;
+  return r;
 }
 }  // namespace
 
@@ -85,41 +88,9 @@ json::object reference(std::string_view collection, std::string_view id, std::st
                       {"name", name}};
 }
 
-std::optional<Paging> paging(std::string_view query, std::size_t rows) {
-  Paging p{.limit = rows};
-  if (const auto v = query_value(query, "limit")) {
-    const auto n = parse_u64(*v);
-    if (!n) return std::nullopt;
-    p.limit = std::clamp<std::uint64_t>(*n, 1, kMaxPage);
-  }
-  if (const auto v = query_value(query, "offset")) {
-    const auto n = parse_u64(*v);
-    if (!n) return std::nullopt;
-    p.offset = *n;
-  }
-  return p;
-}
-
 std::string_view text_of(const json::object& o, std::string_view name) {
   const json::value* v = o.if_contains(name);
   return v != nullptr && v->is_string() ? std::string_view(v->get_string()) : std::string_view();
-}
-
-// SDKs count on meta.pagination.totalCount (H10).
-Response list_envelope(json::array page, const Paging& p, std::size_t total) {
-  return json_response(
-      200, json::object{{"data", std::move(page)},
-                        {"meta", json::object{{"pagination", json::object{{"limit", p.limit},
-                                                                          {"offset", p.offset},
-                                                                          {"totalCount", total}}},
-                                              {"filterableFields", json::array{"id", "name"}}}}});
-}
-
-Response page_of_all(json::array all, const Paging& p) {
-  json::array page;
-  for (std::size_t i = p.offset; i < all.size() && page.size() < p.limit; ++i)
-    page.push_back(std::move(all[i]));
-  return list_envelope(std::move(page), p, all.size());
 }
 
 }  // namespace sally::api::compat

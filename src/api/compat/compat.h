@@ -35,18 +35,6 @@ json::object reference(std::string_view collection, std::string_view id, std::st
 /// A member of a request's body; empty where there is no such text.
 std::string_view text_of(const json::object& o, std::string_view name);
 
-// ---- lists
-struct Paging {
-  std::size_t limit = 10;
-  std::size_t offset = 0;
-};
-inline constexpr std::size_t kMaxPage = 500;
-/// nullopt for what is no number; larger limits are cut to kMaxPage. `rows` where it does not say.
-std::optional<Paging> paging(std::string_view query, std::size_t rows = Paging().limit);
-Response list_envelope(json::array page, const Paging& p, std::size_t total);
-/// The page of `all` that was asked for.
-Response page_of_all(json::array all, const Paging& p);
-
 // ---- enrolment.cc: what anybody may ask
 Response version(const Deps& d);
 Response cacerts(const Deps& d, const Request& request, bool prefixed);

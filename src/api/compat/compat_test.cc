@@ -147,6 +147,13 @@ TEST_F(ForeignTest, LoginsRequestsAndRefusalsHaveARate) {
   EXPECT_EQ(enrol_again(), 400);
   EXPECT_EQ(try_login({kNet.str(), crypto::Role::kDevice, "d-none", "00"}), 401);
   EXPECT_EQ(audited("enroll.refused") + audited("api.denied"), 202);
+  clock.advance_ms(60'000);
+  const auto again = login(other);
+  EXPECT_EQ(error_of(session(again, "echo", "Dial")), "NOT_FOUND");
+  const auto last = must(must(db->read(kNet))->audit_rows(0, 1)).front();
+  EXPECT_EQ(last.action, "api.denied");
+  EXPECT_NE(last.detail.find(R"("code":"NOT_FOUND","route":"/sessions")"), std::string::npos)
+      << last.detail;
 }
 
 TEST_F(ForeignTest, ListsAreFilteredSortedAndPaged) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What anybody may ask, and enrolment: docs/compatible-enrolment.md.
 #include "api/compat/compat.h"
+#include "api/compat/lists.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "crypto/jws.h"
@@ -50,7 +51,7 @@ Response network_jwts(const Deps& d) {
                              {"em", "network"}};
   const auto token = crypto::sign_jws(header, json::serialize(payload), *rest->key);
   if (!token) return refuse(d, 500, "UNHANDLED", "internal error");
-  return list_envelope({json::object{{"name", "default"}, {"token", *token}}}, {}, 1);
+  return list_envelope({json::object{{"name", "default"}, {"token", *token}}}, Paging(), 1);
 }
 
 Response protocols(const Deps& d) {

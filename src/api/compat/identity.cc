@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The session and the identity of who asks.
 #include "api/compat/compat.h"
+#include "api/compat/lists.h"
 #include "base/text.h"
 #include "crypto/certificate.h"
 #include "pki/renew.h"
@@ -36,8 +37,8 @@ Result<Response> logout(Client& c) {
 
 // Who has a certificate needs none for the session.
 Result<Response> session_certificates(Client& c) {
-  const auto p = paging(c.request.query);
-  if (!p) return refuse(c.deps, 400, "INVALID_PAGINATION", "limit and offset are numbers");
+  const auto p = paging(c.deps, c.request.query);
+  if (!p) return p.error();
   return list_envelope({}, *p, 0);
 }
 Result<Response> no_session_certificates(Client& c) {
@@ -91,8 +92,8 @@ Result<Response> identity(Client& c) {
 }
 
 Result<Response> authenticators(Client& c) {
-  const auto p = paging(c.request.query);
-  if (!p) return refuse(c.deps, 400, "INVALID_PAGINATION", "limit and offset are numbers");
+  const auto p = paging(c.deps, c.request.query);
+  if (!p) return p.error();
   TRY_ASSIGN(auto one, authenticator(c));
   return page_of_all({std::move(one)}, *p);
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "api/compat/compat.h"
+#include "api/compat/lists.h"
 #include "trust/records.h"
 
 namespace sally::api::compat {
@@ -100,14 +101,16 @@ Result<std::vector<Mine>> mine(const Client& c, std::string_view id) {
 }
 
 Result<Response> list(Client& c) {
-  const auto p = paging(c.request.query);
-  if (!p) return refuse(c.deps, 400, "INVALID_PAGINATION", "limit and offset are numbers");
+  const auto p = paging(c.deps, c.request.query);
+  if (!p) return p.error();
   TRY_ASSIGN(const auto found, mine(c, ""));
   TRY_ASSIGN(const auto routers, routers_json(c.deps, c.tx));
   c.let_go();  // each token is a signature
   json::array page;
-  for (std::size_t i = p->offset; i < found.size() && page.size() < p->limit; ++i) {
-    TRY_ASSIGN(auto o, show(c, found[i].session, found[i].service, routers));
+  for (auto i = p->offset; std::cmp_less(i, found.size()) && std::cmp_less(page.size(), p->limit);
+       ++i) {
+    const Mine& one = found[static_cast<std::size_t>(i)];
+    TRY_ASSIGN(auto o, show(c, one.session, one.service, routers));
     page.push_back(std::move(o));
   }
   return list_envelope(std::move(page), *p, found.size());

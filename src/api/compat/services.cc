@@ -171,8 +171,8 @@ Result<Response> service_routers(Client& c) {
 
 // Who hosts it now, as far as routers told; on one page, since a C SDK loses the path of a second.
 Result<Response> terminators(Client& c) {
-  const auto p = paging(c.request.query, kMaxPage);
-  if (!p) return refuse(c.deps, 400, "INVALID_PAGINATION", "limit and offset are numbers");
+  const auto p = paging(c.deps, c.request.query, kMaxPage);
+  if (!p) return p.error();
   TRY_ASSIGN(const auto v, find_visible(c));
   if (!v) return not_found(c);
   json::array all;
@@ -190,8 +190,8 @@ Result<Response> terminators(Client& c) {
 }
 
 Result<Response> my_routers(Client& c) {
-  const auto p = paging(c.request.query);
-  if (!p) return refuse(c.deps, 400, "INVALID_PAGINATION", "limit and offset are numbers");
+  const auto p = paging(c.deps, c.request.query);
+  if (!p) return p.error();
   TRY_ASSIGN(auto routers, routers_json(c.deps, c.tx));
   return page_of_all(std::move(routers), *p);
 }
@@ -207,8 +207,8 @@ Result<Response> updates(Client& c) {
 }
 
 Result<Response> controllers(Client& c) {
-  const auto p = paging(c.request.query);
-  if (!p) return refuse(c.deps, 400, "INVALID_PAGINATION", "limit and offset are numbers");
+  const auto p = paging(c.deps, c.request.query);
+  if (!p) return p.error();
   TRY_ASSIGN(const auto network, c.tx.network());
   const auto rest = c.deps.rest();
   const std::string id = rest->leaf.subject_cn();
