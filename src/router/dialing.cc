@@ -31,13 +31,7 @@ std::optional<wire::SetupCode> Worker::begin(Device& device, std::uint32_t label
                                              wire::SetupErr& err) {
   std::string service;
   const auto refuse = [&](wire::SetupCode code, const std::string& why) {
-    log::warn("router.dial_refused", {{"device", device.id},
-                                      {"service", service},
-                                      {"code", wire::setup_code_name(code)},
-                                      {"why", why}});
-    counters_.dials_refused[static_cast<std::size_t>(code)].add();
-    if (code == wire::SetupCode::kNoService || code == wire::SetupCode::kInvalid)
-      event("router.dial_denied", device.id, service, why);
+    note_refused(device, service, code, why);
     return std::optional(code);
   };
   // Before anything that costs: a set-up is three signatures to verify.
@@ -55,9 +49,9 @@ std::optional<wire::SetupCode> Worker::begin(Device& device, std::uint32_t label
   if (!frame->route.empty()) return refuse(wire::SetupCode::kInvalid, "a device cannot route");
   if (setup->kind != wire::SetupKind::kOpen)
     return refuse(wire::SetupCode::kNotKnown, "circuits do not move yet");
-  Share opening_share = device.share.more(Use::kOpening);
-  Share circuit_share = device.share.more(Use::kCircuit);
-  if (!opening_share || !circuit_share || shared_.openings >= options().max_openings)
+  auto opening = std::make_unique<Opening>();
+  Share circuit_share;
+  if (!may_open(device, *opening, circuit_share))
     return refuse(wire::SetupCode::kBusy, "too many circuits or set-ups");
   const auto refuse_claim = [&](CircuitRegistry::Claim claim) {
     return claim == CircuitRegistry::Claim::kInUse
@@ -78,13 +72,9 @@ std::optional<wire::SetupCode> Worker::begin(Device& device, std::uint32_t label
   if (!may_dial(device, service)) return refuse(wire::SetupCode::kNoService, "not granted");
   if (known->record.e2e != wire::E2e::kTls)
     return refuse(wire::SetupCode::kInvalid, "not an end-to-end TLS service");
-  // Of those who may dial it only: nobody else can use up its rate.
-  if (!shared_.services.open(service, Use::kNothing)
-           .account()
-           .may_dial_now(loop_.clock().mono_us()))
+  if (!may_dial_now(service))
     return refuse(wire::SetupCode::kBusy, "too many dials a second of this service");
 
-  auto opening = std::make_unique<Opening>();
   opening->candidates = shared_.terminators.choose(service, random_);
   // Foreign ends are reached by foreign ends only, so far.
   std::erase_if(opening->candidates, [](const CandidatePtr& c) { return c->foreign.has_value(); });
@@ -94,16 +84,45 @@ std::optional<wire::SetupCode> Worker::begin(Device& device, std::uint32_t label
       claim != CircuitRegistry::Claim::kOk) {
     return refuse_claim(claim);
   }
-  std::ranges::reverse(opening->candidates);
   opening->setup_bytes = frame->setup;
   opening->setup = std::move(*setup);
   opening->dialer = &device;
-  opening->share = std::move(opening_share);
   opening->label = label;
-  opening->started_us = loop_.clock().mono_us();
   opening->last = err;
   opening->last.code = wire::SetupCode::kNoTerminator;
   auto circuit = std::make_unique<Circuit>(*this, opening->setup.circuit, std::move(circuit_share));
+  start(std::move(circuit), std::move(opening));
+  return std::nullopt;
+}
+
+void Worker::note_refused(const Device& device, const std::string& service, wire::SetupCode code,
+                          const std::string& why) {
+  log::warn("router.dial_refused", {{"device", device.id},
+                                    {"service", service},
+                                    {"code", wire::setup_code_name(code)},
+                                    {"why", why}});
+  counters_.dials_refused[static_cast<std::size_t>(code)].add();
+  if (code == wire::SetupCode::kNoService || code == wire::SetupCode::kInvalid)
+    event("router.dial_denied", device.id, service, why);
+}
+
+bool Worker::may_open(const Device& device, Opening& opening, Share& circuit) const {
+  opening.share = device.share.more(Use::kOpening);
+  circuit = device.share.more(Use::kCircuit);
+  return opening.share && circuit && shared_.openings < options().max_openings;
+}
+
+// Of those who may dial it only: nobody else can use up its rate.
+bool Worker::may_dial_now(const std::string& service) const {
+  return shared_.services.open(service, Use::kNothing)
+      .account()
+      .may_dial_now(loop_.clock().mono_us());
+}
+
+// The best candidate is the last: those are taken from behind.
+void Worker::start(std::unique_ptr<Circuit> circuit, std::unique_ptr<Opening> opening) {
+  std::ranges::reverse(opening->candidates);
+  opening->started_us = loop_.clock().mono_us();
   opening->timer = std::make_unique<loop::Timer>(loop_.timers(), [this, c = circuit.get()] {
     // Cancelled when it opens or retires.
     c->host()->load->failed();
@@ -116,7 +135,6 @@ std::optional<wire::SetupCode> Worker::begin(Device& device, std::uint32_t label
   Circuit& listed = *circuit;
   list(std::move(circuit));
   try_next(listed);
-  return std::nullopt;
 }
 
 void Worker::list(std::unique_ptr<Circuit> circuit) {

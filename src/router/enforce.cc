@@ -33,7 +33,7 @@ void Worker::ask_missing_cards() {
 }
 
 // Returns the circuits cut here; one that another worker cuts as well counts once. Where the diff
-// names identities and certificates only, nobody else is looked at.
+// names identities and certificates only, nobody else is judged.
 std::uint64_t Worker::enforce(const replica::Diff* diff) {
   const bool all = diff == nullptr || diff->whole || !diff->services.empty();
   const auto named = [diff](const Device& device) {

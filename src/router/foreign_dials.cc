@@ -9,11 +9,6 @@
 #include "router/worker.h"
 
 namespace sally::router {
-namespace {
-
-constexpr std::int64_t kOpenMs = 5'000;
-
-}  // namespace
 
 void Worker::on_connect(edge::Channel& channel, edge::Connect connect) {
   Device& device = *find(channel);
@@ -28,13 +23,7 @@ std::optional<edge::Failure> Worker::begin_foreign(Device& device, edge::Connect
       .code = edge::Code::kInternal, .hint = edge::Hint::kTooBusy, .text = "too many dials"};
   std::string service;
   const auto refuse = [&](wire::SetupCode code, const std::string& why) {
-    log::warn("router.dial_refused", {{"device", device.id},
-                                      {"service", service},
-                                      {"code", wire::setup_code_name(code)},
-                                      {"why", why}});
-    counters_.dials_refused[static_cast<std::size_t>(code)].add();
-    if (code == wire::SetupCode::kNoService || code == wire::SetupCode::kInvalid)
-      event("router.dial_denied", device.id, service, why);
+    note_refused(device, service, code, why);
     return std::optional(failure);
   };
   // Before anything that costs: a token is a signature to verify.
@@ -65,16 +54,13 @@ std::optional<edge::Failure> Worker::begin_foreign(Device& device, edge::Connect
   failure.text = "too many dials";
   failure.code = edge::Code::kInternal;
   failure.hint = edge::Hint::kTooBusy;
-  Share opening_share = device.share.more(Use::kOpening);
-  Share circuit_share = device.share.more(Use::kCircuit);
-  if (!opening_share || !circuit_share || shared_.openings >= options().max_openings)
+  auto opening = std::make_unique<Opening>();
+  Share circuit_share;
+  if (!may_open(device, *opening, circuit_share))
     return refuse(wire::SetupCode::kBusy, "too many circuits or set-ups");
-  if (!shared_.services.open(service, Use::kNothing)
-           .account()
-           .may_dial_now(loop_.clock().mono_us()))
+  if (!may_dial_now(service))
     return refuse(wire::SetupCode::kBusy, "too many dials a second of this service");
 
-  auto opening = std::make_unique<Opening>();
   opening->candidates = shared_.terminators.choose(service, random_);
   std::erase_if(opening->candidates, [&](const CandidatePtr& c) {
     return !c->foreign || c->foreign->instance != connect.instance;
@@ -93,12 +79,9 @@ std::optional<edge::Failure> Worker::begin_foreign(Device& device, edge::Connect
   random_.fill(id.raw);
   if (shared_.circuits.claim(id) != CircuitRegistry::Claim::kOk)
     return refuse(wire::SetupCode::kBusy, "too many circuits");
-  std::ranges::reverse(opening->candidates);
   opening->setup.circuit = id;
   opening->setup.service = service;
   opening->dialer = &device;
-  opening->share = std::move(opening_share);
-  opening->started_us = loop_.clock().mono_us();
   opening->last = {.circuit = id,
                    .attempt = 0,
                    .hop = options().id,
@@ -109,17 +92,7 @@ std::optional<edge::Failure> Worker::begin_foreign(Device& device, edge::Connect
   SALLY_CHECK(channel.attach(*side, connect.conn));
   circuit->set_dialing(std::move(side));
   opening->call = std::make_unique<edge::Connect>(std::move(connect));
-  opening->timer = std::make_unique<loop::Timer>(loop_.timers(), [this, c = circuit.get()] {
-    c->host()->load->failed();
-    c->opening->last.code = wire::SetupCode::kTimeout;
-    give_up(*c);
-  });
-  opening->timer->arm(kOpenMs);
-  circuit->opening = std::move(opening);
-  shared_.openings.fetch_add(1, std::memory_order_relaxed);
-  Circuit& listed = *circuit;
-  list(std::move(circuit));
-  try_next(listed);
+  start(std::move(circuit), std::move(opening));
   return std::nullopt;
 }
 

@@ -188,6 +188,12 @@ class Worker final : public lane::LaneOwner, public edge::ConnectionOwner, publi
   void on_renew(Device& device, wire::Renew renew);
   [[nodiscard]] bool may_bind(const Device& device, const std::string& service) const;
   [[nodiscard]] bool may_dial(const Device& device, const std::string& service) const;
+  // What every dial passes, whichever kind of end it is of.
+  [[nodiscard]] bool may_open(const Device& device, Opening& opening, Share& circuit) const;
+  [[nodiscard]] bool may_dial_now(const std::string& service) const;
+  void note_refused(const Device& device, const std::string& service, wire::SetupCode code,
+                    const std::string& why);
+  void start(std::unique_ptr<Circuit> circuit, std::unique_ptr<Opening> opening);
   void on_upkeep();
   // enforce.cc: what the state cuts
   std::uint64_t enforce(const replica::Diff* diff);
