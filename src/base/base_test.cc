@@ -235,6 +235,12 @@ TEST_F(FsTest, ALockIsOfTheFileThatIsThereNow) {
   const auto path = dir_ + "/n";
   EXPECT_TRUE(fs::FileLock::take(path).error().is(fs::Errc::kNotFound));
   ASSERT_TRUE(fs::write_file_atomic(path, as_bytes("0")));
+  {
+    const auto held = fs::FileLock::take(path);
+    const auto other = fs::FileLock::take(path, 5);
+    ASSERT_FALSE(other);
+    EXPECT_TRUE(other.error().is(fs::Errc::kLocked) && other.error().retry());
+  }
   constexpr int kEach = 50;
   std::vector<std::thread> all(4);
   for (auto& t : all) {

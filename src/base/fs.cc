@@ -107,6 +107,8 @@ std::string_view error_name(Errc e) {
       return "fs.full";
     case Errc::kReadOnly:
       return "fs.read_only";
+    case Errc::kLocked:
+      return "fs.locked";
   }
   return "fs.unknown";
 }
@@ -208,12 +210,17 @@ Status not_shared(const std::string& dir) {
               Source::kConfig);
 }
 
-Result<FileLock> FileLock::take(const std::string& path) {
-  for (;;) {
+Result<FileLock> FileLock::take(const std::string& path, int wait_ms) {
+  for (int tries = 0;;) {
     Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
     if (fd.get() < 0) return errno_error(path, "open");
-    while (::flock(fd.get(), LOCK_EX) != 0) {
-      if (errno != EINTR) return errno_error(path, "lock");
+    while (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+      if (errno != EWOULDBLOCK && errno != EINTR) return errno_error(path, "lock");
+      if (tries++ >= wait_ms)
+        return fail(Errc::kLocked,
+                    path + ": another process is changing it\ntry again, or end that process",
+                    Source::kLocal, true);
+      ::usleep(1'000);
     }
     // Replaced while we waited: then what we have is the lock of a file that is gone.
     struct stat held{};

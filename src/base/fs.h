@@ -18,6 +18,7 @@ enum class Errc : std::uint8_t {
   kExists,
   kFull,      ///< the disk or the quota; worth another try
   kReadOnly,  ///< mounted read-only
+  kLocked,    ///< another process is changing it; worth another try
 };
 std::string_view error_name(Errc e);
 
@@ -40,10 +41,11 @@ Status room_for(const std::string& path, std::size_t bytes);
 Status make_dirs(const std::string& path, unsigned mode = 0700);
 /// One at a time, over all processes, between reading a file and writing it back with
 /// write_file_atomic. It is the file that is locked: whoever may not open it cannot hold us up.
-/// Owner: whoever changes the file. Any thread; waits. Failure: none is held (as read_file).
+/// Owner: whoever changes the file. Any thread; waits, not for ever: the holder may have been
+/// stopped. Failure: none is held (kLocked, or as read_file).
 class FileLock {
  public:
-  static Result<FileLock> take(const std::string& path);
+  static Result<FileLock> take(const std::string& path, int wait_ms = 2'000);
   FileLock(FileLock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
   FileLock& operator=(FileLock&&) = delete;
   ~FileLock();

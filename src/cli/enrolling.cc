@@ -77,6 +77,10 @@ Result<identity::Identity> enroll_in_folder(const std::string& path, const ident
   // A token works once: better to know now that what it brings can be kept.
   if (auto ok = fs::room_for(path, kRoom); !ok)
     return fail(std::move(ok).error().at("the token was not used"));
+  if (old) {
+    if (auto free = fs::FileLock::take(path); !free)
+      return fail(std::move(free).error().at("the token was not used"));
+  }
   identity::EnrollOptions options;
   if (!key.empty()) {
     auto opened = crypto::open_or_make_key(key, crypto::KeyType::kP256);

@@ -88,6 +88,7 @@ Exit exit_of(std::string_view code) {
       Rule{"http.closed", kUnreachable},
       Rule{"fs.not_found", kNotFound},
       Rule{"fs.denied", kDenied},
+      Rule{"fs.locked", kConflict},
       Rule{"identity.bad_token", kUsage},
       Rule{"identity.method", kUsage},
       Rule{"identity.bad_file", kUsage},
