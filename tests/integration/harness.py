@@ -23,7 +23,7 @@ BENCH = BIN if (BIN / "bench_load").exists() else ROOT / "build/release/bin"
 EXAMPLES = BIN if (BIN / "echo-client").exists() else ROOT / "build/release/bin"  # a sanitized build has none
 
 
-def wait_for(done, seconds=10.0, what="condition"):
+def wait_for(done, seconds=10.0, what="condition", every=0.02):
     """The value of `done()` once it is true; polls; fails loudly."""
     until = time.monotonic() + seconds
     while True:
@@ -31,7 +31,7 @@ def wait_for(done, seconds=10.0, what="condition"):
         if value:
             return value
         assert time.monotonic() < until, f"{what} did not come true within {seconds} s"
-        time.sleep(0.02)  # NOLINT(sally-sleep): between two looks at another process
+        time.sleep(every)  # NOLINT(sally-sleep): between two looks at another process
 
 
 def free_ports(count):

@@ -250,17 +250,22 @@ func (a *app) echoOne(service string, seed int64, size, chunk int) error {
 	return nil
 }
 
-// upload NAME BYTES CHUNK: to a host that hashes: our end first, its answer after it.
-func (a *app) upload(args []string) (answer, error) {
-	what := "upload NAME BYTES CHUNK"
-	if len(args) != 3 {
-		return nil, errors.New(what)
+// connectWith takes NAME and so many numbers, and dials NAME.
+func (a *app) connectWith(args []string, count int, what string) (edge.Conn, []int, error) {
+	if len(args) == 0 {
+		return nil, nil, errors.New(what)
 	}
-	n, err := numbers(args[1:], 2, what)
+	n, err := numbers(args[1:], count, what)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	conn, err := a.connect(args[0], dialTime)
+	return conn, n, err
+}
+
+// upload NAME BYTES CHUNK: to a host that hashes: our end first, its answer after it.
+func (a *app) upload(args []string) (answer, error) {
+	conn, n, err := a.connectWith(args, 2, "upload NAME BYTES CHUNK")
 	if err != nil {
 		return nil, err
 	}
@@ -281,15 +286,7 @@ func (a *app) upload(args []string) (answer, error) {
 
 // download NAME BYTES: from a host that greets: its end first, ours after it.
 func (a *app) download(args []string) (answer, error) {
-	what := "download NAME BYTES"
-	if len(args) != 2 {
-		return nil, errors.New(what)
-	}
-	n, err := numbers(args[1:], 1, what)
-	if err != nil {
-		return nil, err
-	}
-	conn, err := a.connect(args[0], dialTime)
+	conn, n, err := a.connectWith(args, 1, "download NAME BYTES")
 	if err != nil {
 		return nil, err
 	}
